@@ -1,0 +1,88 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The rooms and the only directions in which they may know one another:
+//
+//                        RedisAuthProxy            commands and wiring
+//        ┌─────────────┬───────┴──────┬──────────────┐
+//      Server     Configuration  Credentials     Telemetry
+//      ┌──┴─────┐        │            │
+//    Proxy   Transport   │            │
+//    ┌─┴──┐              ▼            │
+//   RESP  └──────────► Identity ◄─────┘
+//
+// Data plane: Server, Proxy, RESP, Transport.   Control plane: Configuration, Credentials.
+
+let settings: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "redis-auth-proxy",
+    products: [
+        .executable(name: "redis-auth-proxy", targets: ["RedisAuthProxy"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        .systemLibrary(name: "CEv", providers: [.apt(["libev-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+
+        // Data plane
+        .target(name: "RESP", swiftSettings: settings),
+        .target(name: "Proxy", dependencies: ["RESP", "Identity"], swiftSettings: settings),
+        .target(name: "Transport", dependencies: ["CEv", "COpenSSL"], swiftSettings: settings),
+        .target(
+            name: "Server",
+            dependencies: ["Proxy", "Transport", "Telemetry"],
+            swiftSettings: settings
+        ),
+
+        // Where the planes meet, as values
+        .target(name: "Identity", swiftSettings: settings),
+        .target(name: "Telemetry", dependencies: [log], swiftSettings: settings),
+
+        // Control plane
+        .target(
+            name: "Credentials",
+            dependencies: ["Identity", "Telemetry"],
+            swiftSettings: settings
+        ),
+        .target(
+            name: "Configuration",
+            dependencies: ["Identity", "Yams"],
+            swiftSettings: settings
+        ),
+
+        // Commands and wiring
+        .executableTarget(
+            name: "RedisAuthProxy",
+            dependencies: [
+                "Server", "Configuration", "Credentials", "Telemetry",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings
+        ),
+
+        .testTarget(name: "RESPTests", dependencies: ["RESP"], swiftSettings: settings),
+        .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
+        .testTarget(name: "ProxyTests", dependencies: ["Proxy"], swiftSettings: settings),
+        .testTarget(name: "TransportTests", dependencies: ["Transport"], swiftSettings: settings),
+        .testTarget(name: "ServerTests", dependencies: ["Server"], swiftSettings: settings),
+        .testTarget(name: "CredentialsTests", dependencies: ["Credentials"], swiftSettings: settings),
+        .testTarget(
+            name: "ConfigurationTests",
+            dependencies: ["Configuration"],
+            swiftSettings: settings
+        ),
+        .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: settings),
+    ],
+    swiftLanguageModes: [.v6]
+)
