@@ -76,7 +76,11 @@ let package = Package(
         .testTarget(name: "ProxyTests", dependencies: ["Proxy"], swiftSettings: settings),
         .testTarget(name: "TransportTests", dependencies: ["Transport"], swiftSettings: settings),
         .testTarget(name: "ServerTests", dependencies: ["Server"], swiftSettings: settings),
-        .testTarget(name: "CredentialsTests", dependencies: ["Credentials"], swiftSettings: settings),
+        .testTarget(
+            name: "CredentialsTests",
+            dependencies: ["Credentials"],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "ConfigurationTests",
             dependencies: ["Configuration"],

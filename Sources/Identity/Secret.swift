@@ -20,6 +20,13 @@ package final class Secret: Sendable {
         }
     }
 
+    /// Copies a collection of bytes, such as `"text".utf8` in a test.
+    package init(_ bytes: some Collection<UInt8>) {
+        count = bytes.count
+        storage = UnsafeMutableRawPointer.allocate(byteCount: max(1, count), alignment: 1)
+        UnsafeMutableRawBufferPointer(start: storage, count: count).copyBytes(from: bytes)
+    }
+
     deinit {
         explicit_bzero(storage, count)
         storage.deallocate()
@@ -30,33 +37,6 @@ package final class Secret: Sendable {
         -> Result
     {
         try body(UnsafeRawBufferPointer(start: storage, count: count))
-    }
-}
-
-extension Secret {
-    /// Copies and takes the characters of a string, for tests and for text that is already one.
-    package convenience init(_ text: String) {
-        var text = text
-        self.init(text: &text)
-    }
-
-    private convenience init(text: inout String) {
-        let bytes = text.withUTF8 { Array($0) }
-        self.init(bytes)
-    }
-
-    /// Copies an array of bytes.
-    package convenience init(_ bytes: [UInt8]) {
-        let pointer = UnsafeMutableRawBufferPointer.allocate(
-            byteCount: bytes.count,
-            alignment: 1
-        )
-        defer {
-            explicit_bzero(pointer.baseAddress, pointer.count)
-            pointer.deallocate()
-        }
-        pointer.copyBytes(from: bytes)
-        self.init(copying: UnsafeRawBufferPointer(pointer))
     }
 }
 
