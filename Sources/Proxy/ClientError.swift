@@ -1,0 +1,50 @@
+// Every error text of the proxy's own that a client can see. Text from clients is never echoed,
+// and causes are for the operator's log only. Prefixes are those that client libraries know.
+
+/// What a client is told when the proxy answers in the server's place.
+package enum ClientError: CaseIterable, Sendable {
+    // Of the proxy's own.
+    case upstreamUnreachable
+    case loginRefused
+    case noPinnedConnection
+    case loginTooLong
+    // In the words of a server (redis 7.0) whose default user has no password.
+    case authWithoutPassword
+    case wrongPassword
+    case authArity
+    case syntax
+    case protocolVersion
+    case protocolVersionNotInteger
+    case helloOption
+    case clientName
+
+    /// The reply, CR LF included.
+    package var reply: StaticString {
+        switch self {
+        case .upstreamUnreachable:
+            "-ERR redis-auth-proxy: the server cannot be reached, the command was not run\r\n"
+        case .loginRefused:
+            "-ERR redis-auth-proxy: the server refused the proxy's login, the command was not run\r\n"
+        case .noPinnedConnection:
+            "-ERR redis-auth-proxy: this command needs a connection of its own and none is free, it was not run\r\n"
+        case .loginTooLong:
+            "-ERR Protocol error: AUTH or HELLO is too long\r\n"
+        case .authWithoutPassword:
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n"
+        case .wrongPassword:
+            "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        case .authArity:
+            "-ERR wrong number of arguments for 'auth' command\r\n"
+        case .syntax:
+            "-ERR syntax error\r\n"
+        case .protocolVersion:
+            "-NOPROTO unsupported protocol version\r\n"
+        case .protocolVersionNotInteger:
+            "-ERR Protocol version is not an integer or out of range\r\n"
+        case .helloOption:
+            "-ERR Syntax error in HELLO option\r\n"
+        case .clientName:
+            "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+        }
+    }
+}

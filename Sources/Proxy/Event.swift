@@ -1,0 +1,51 @@
+// What the operator is told, as values; the words are chosen by whoever writes the log.
+
+package import Identity
+
+/// Something worth a line in the operator's log or a count in a metric.
+package enum Event: Sendable {
+    /// An upstream connection is logged in and serves.
+    case ready(UpstreamFacts)
+    /// Connecting failed; `reason` says at which step and why.
+    case connectFailed(UpstreamFacts, reason: String)
+    /// The server refused the login. `reply` is the server's error line, made printable.
+    case loginRefused(UpstreamFacts, reply: String)
+    /// There is nothing to log in with.
+    case noCredential(UpstreamFacts, reason: String)
+    /// A connection that served is gone. `closed` sessions had a command in flight; `kept`
+    /// sessions had none, and their waiting commands go out on the next connection.
+    case lost(UpstreamFacts, reason: String, closed: Int, kept: Int)
+    /// Commands waited too long and were answered with an error.
+    case gaveUp(UpstreamFacts, commands: Int)
+    /// A client sent what is not a request. The description echoes none of its bytes raw.
+    case violation(session: UInt64, String)
+    /// A session ended.
+    case sessionClosed(session: UInt64, CloseReason)
+}
+
+/// Which upstream connection an event is about.
+package struct UpstreamFacts: Sendable {
+    package let connection: UInt64
+    package let route: Int
+    package let user: UserIndex
+    package let isShared: Bool
+    package let protocolVersion: Int
+    /// Attempts that failed since the last success of this connection.
+    package let failures: Int
+}
+
+/// Why a session ended.
+package enum CloseReason: Sendable, Equatable {
+    case clientClosed
+    case clientReset
+    case quit
+    case violation
+    /// The upstream connection was lost with a command of this session in flight, or with state
+    /// that cannot be carried to another.
+    case upstreamLost
+    /// An error took the place of a command that carries state.
+    case errorInPlaceOfState
+    case slowReader
+    case drained
+    case drainTimeout
+}

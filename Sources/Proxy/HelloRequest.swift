@@ -1,0 +1,68 @@
+// HELLO [version [AUTH user password] [SETNAME name]], read in the server's order.
+//
+// Source: redis 7.0, networking.c, helloCommand.
+
+import RESP
+
+/// What a client's HELLO asks for. Holds no password.
+struct HelloRequest {
+    /// nil: HELLO without arguments, which switches nothing.
+    private(set) var version: UInt8?
+    /// The client presented a login that a server without password accepts.
+    private(set) var hasLogin = false
+    private(set) var name: [UInt8]?
+    /// What the server would answer instead of doing it.
+    private(set) var error: ClientError?
+
+    /// - Parameter request: a complete multibulk request.
+    init(_ request: UnsafeRawBufferPointer) {
+        var arguments = RequestArguments(request)
+        _ = arguments.next()
+        guard let versionText = arguments.next() else { return }
+        guard let number = Int(String(decoding: versionText, as: UTF8.self)) else {
+            error = .protocolVersionNotInteger
+            return
+        }
+        guard number == 2 || number == 3 else {
+            error = .protocolVersion
+            return
+        }
+        version = UInt8(number)
+        while let option = arguments.next() {
+            let rest = arguments
+            if option.equalsIgnoringCase("AUTH"), let user = arguments.next(),
+                arguments.next() != nil
+            {
+                guard user.elementsEqual("default".utf8) else {
+                    error = .wrongPassword
+                    return
+                }
+                hasLogin = true
+            } else if option.equalsIgnoringCase("SETNAME") {
+                arguments = rest
+                guard let wanted = arguments.next() else {
+                    error = .helloOption
+                    return
+                }
+                guard wanted.allSatisfy({ $0 >= 0x21 && $0 <= 0x7e }) else {
+                    error = .clientName
+                    return
+                }
+                name = Array(wanted)
+            } else {
+                error = .helloOption
+                return
+            }
+        }
+    }
+
+    /// The same request as it may go to the server: without the login.
+    func requestWithoutLogin() -> [UInt8] {
+        var arguments: [[UInt8]] = [Array("HELLO".utf8)]
+        if let version { arguments.append(Array(String(version).utf8)) }
+        if let name { arguments += [Array("SETNAME".utf8), name] }
+        var request: [UInt8] = []
+        RequestEncoder.append(arguments, to: &request)
+        return request
+    }
+}

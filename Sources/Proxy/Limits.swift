@@ -1,0 +1,49 @@
+// Everything that is bounded, in one place, each bound with its reason.
+
+/// The bounds of one worker's sessions and upstream connections.
+package struct Limits: Sendable {
+    /// Bytes taken from one client in one read; also the fairness between clients in a turn.
+    package var receiveBuffer = 65_536
+    /// Decrypted bytes framed at once. Several TLS records (16 KiB each), so that a burst of
+    /// replies costs one send per client.
+    package var replyChunk = 262_144
+    /// The longest request that shares a connection. A longer one streams through a connection of
+    /// its session's own, because half of it would hold up everybody else.
+    package var sharedRequest = 65_536
+    /// The longest AUTH or HELLO. The server itself takes 10 arguments of 16 KiB before login.
+    package var loginRequest = 65_536
+    /// Bytes waiting to be sent on one upstream connection before its sessions are not read.
+    package var upstreamBuffer = 1_048_576
+    /// Bytes of replies that one client may leave unread before its commands are not read.
+    package var replyBuffer = 1_048_576
+    /// Bytes of replies that one client may leave unread on a shared connection at all: it can be
+    /// reached only by replies to what was already in flight.
+    package var replyBufferMaximum = 268_435_456
+    /// A reply above this size is big: it may pause the connection that it comes through, and
+    /// its session moves to a connection of its own.
+    package var bigReply = 65_536
+    /// Requests in flight of one session before anything is known about the size of its replies.
+    package var initialWindow: UInt32 = 64
+    /// Requests in flight of one session at most.
+    package var maximumWindow: UInt32 = 65_536
+    /// Bytes of replies that one session's requests in flight may be expected to bring.
+    package var replyWindow = 1_048_576
+    /// How long a client may leave a big reply unread that fills a shared connection.
+    package var slowReaderTimeout = Duration.seconds(5)
+    /// How long commands wait for an upstream that cannot be reached.
+    package var upstreamWait = Duration.seconds(5)
+    /// How long commands wait while a refused credential is read again, and how long the server
+    /// may take to answer a login.
+    package var loginTimeout = Duration.seconds(5)
+    /// Pause before the second attempt to connect; doubles with each failure.
+    package var backoffMinimum = Duration.milliseconds(50)
+    /// The pause does not grow beyond this. Each pause is shortened by up to half, at random, so
+    /// that many proxies do not return at the same moment.
+    package var backoffMaximum = Duration.seconds(2)
+    /// Sessions that may own an upstream connection at the same time, in one worker.
+    package var maximumPinned = 1_000
+    /// Shared connections of each pool.
+    package var connectionsPerPool = 1
+
+    package init() {}
+}

@@ -1,0 +1,338 @@
+// The commands that are more than bytes to pass on: those that tie themselves to their
+// connection, and those that the proxy answers because it stands in the server's place.
+//
+// Source: the table "what ties a command to its connection" in Architecture.md, checked against
+// the server's COMMAND output by a test.
+
+import Glibc
+import RESP
+
+extension Router {
+    enum Verdict {
+        /// Goes to the session's connection, like a plain request.
+        case passOn
+        /// Goes out, and nothing behind it before its answer.
+        case passOnAndWait
+        /// Dealt with here.
+        case handled
+        /// Stays where it is and is looked at again when the session is unblocked.
+        case wait
+        /// Dealt with here, and the rest of what was received is dropped.
+        case stop
+    }
+
+    /// Decides about one complete request that is not plain. Every earlier request of the session
+    /// has been passed on. The bytes may be overwritten.
+    func act(
+        on command: CommandClass,
+        _ request: UnsafeMutableRawBufferPointer,
+        of session: SessionRef
+    ) -> Verdict {
+        switch command {
+        case .plain: return .passOn
+        case .none: return .handled
+        case .script, .function, .streamRead:
+            if session.pointee.lane == .shared && isPlain(command, request) { return .passOn }
+        case .auth: return answerAuth(request, of: session)
+        case .hello: return answerHello(request, of: session)
+        case .reset: return answerReset(session)
+        case .quit: return answerQuit(session)
+        default: break
+        }
+        if session.pointee.lane == .shared {
+            guard takeOwn(session) else { return .wait }
+        }
+        guard let upstream = session.pointee.upstream else { return .wait }
+        session.pointee.carriesState = true
+        switch command {
+        case .subscribe, .unsubscribe, .monitor, .replication:
+            stopCounting(upstream)
+        case .client:
+            var arguments = RequestArguments(UnsafeRawBufferPointer(request))
+            _ = arguments.next()
+            if arguments.next().map({
+                $0.equalsIgnoringCase("REPLY") || $0.equalsIgnoringCase("TRACKING")
+            })
+                ?? false
+            {
+                stopCounting(upstream)
+            }
+        case .blocking, .wait:
+            session.pointee.mayBlock = true
+        case .streamRead:
+            if !isPlain(command, request) { session.pointee.mayBlock = true }
+        default: break
+        }
+        return .passOn
+    }
+
+    /// Whether this form of a command that has others is plain.
+    private func isPlain(
+        _ command: CommandClass,
+        _ request: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        var arguments = RequestArguments(UnsafeRawBufferPointer(request))
+        _ = arguments.next()
+        switch command {
+        case .script, .function:
+            guard let subcommand = arguments.next() else { return true }
+            return !subcommand.equalsIgnoringCase("KILL")
+                && !subcommand.equalsIgnoringCase("DEBUG")
+        default:
+            while let argument = arguments.next() {
+                if argument.equalsIgnoringCase("BLOCK") { return false }
+                if argument.equalsIgnoringCase("STREAMS") { return true }
+            }
+            return true
+        }
+    }
+
+    /// An inline command becomes the multibulk request that the server would have made of it.
+    func actOnInline(_ line: UnsafeRawBufferPointer, of session: SessionRef) -> Verdict {
+        var request: [UInt8]
+        switch InlineCommand.encode(line) {
+        case .none: return .handled
+        case .violation(let violation):
+            guard session.pointee.owed == 0 || session.pointee.lane == .own else {
+                session.pointee.blocks.insert(.quiet)
+                return .wait
+            }
+            report(.violation(session: session.pointee.id, violation.operatorDescription))
+            session.pointee.violation = violation
+            session.pointee.phase = .finished
+            updateReading(session)
+            endIfDone(session)
+            return .stop
+        case .request(let encoded): request = encoded
+        }
+        return request.withUnsafeMutableBytes { bytes in
+            defer { explicit_bzero(bytes.baseAddress!, bytes.count) }
+            var framer = RequestFramer()
+            guard let base = bytes.baseAddress,
+                case .frame(_, let command) = framer.next(base, count: bytes.count)
+            else { return .handled }
+            let verdict = command == .plain ? .passOn : act(on: command, bytes, of: session)
+            if case .passOn = verdict { passOn(session, base, bytes.count, 1) }
+            if case .passOnAndWait = verdict { passOn(session, base, bytes.count, 1) }
+            return verdict
+        }
+    }
+
+    // MARK: AUTH, HELLO, RESET, QUIT
+
+    /// A client's login is for us, and never goes on. Without a rule that asks for one, we are a
+    /// server whose default user needs no password.
+    private func answerAuth(
+        _ request: UnsafeMutableRawBufferPointer,
+        of session: SessionRef
+    ) -> Verdict {
+        let reply: StaticString
+        var arguments = RequestArguments(UnsafeRawBufferPointer(request))
+        _ = arguments.next()
+        let first = arguments.next()
+        let second = arguments.next()
+        if first == nil {
+            reply = ClientError.authArity.reply
+        } else if arguments.next() != nil {
+            reply = ClientError.syntax.reply
+        } else if second == nil {
+            reply = ClientError.authWithoutPassword.reply
+        } else {
+            reply = first.map(isDefaultUser) == true ? "+OK\r\n" : ClientError.wrongPassword.reply
+        }
+        return answerInPlace(reply, wiping: request, of: session)
+    }
+
+    private func isDefaultUser(_ name: UnsafeRawBufferPointer) -> Bool {
+        name.elementsEqual("default".utf8)
+    }
+
+    /// Answers in the place of a request that must not reach the server.
+    ///
+    /// On an own connection a stand-in goes out instead, which the server refuses: its place in
+    /// the order of replies is where our answer belongs, and inside MULTI it aborts the
+    /// transaction as a refused command should.
+    private func answerInPlace(
+        _ reply: StaticString,
+        wiping request: UnsafeMutableRawBufferPointer,
+        of session: SessionRef
+    ) -> Verdict {
+        let isCounted = session.pointee.upstream?.pointee.isCounted ?? true
+        if session.pointee.lane == .shared || isCounted {
+            guard session.pointee.owed == 0 else {
+                session.pointee.blocks.insert(.quiet)
+                return .wait
+            }
+        }
+        explicit_bzero(request.baseAddress!, request.count)
+        guard session.pointee.lane == .own else {
+            answer(session, reply)
+            return .handled
+        }
+        if isCounted {
+            session.pointee.substitute = reply
+            session.pointee.blocks.insert(.substitute)
+        }
+        let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
+        passOn(session, UnsafeRawPointer(standIn.utf8Start), standIn.utf8CodeUnitCount, 1)
+        return .handled
+    }
+
+    private func answerHello(
+        _ request: UnsafeMutableRawBufferPointer,
+        of session: SessionRef
+    ) -> Verdict {
+        let hello = HelloRequest(UnsafeRawBufferPointer(request))
+        if let error = hello.error {
+            return answerInPlace(error.reply, wiping: request, of: session)
+        }
+        if session.pointee.lane == .shared {
+            guard session.pointee.owed == 0 else {
+                session.pointee.blocks.insert(.quiet)
+                return .wait
+            }
+            if hello.name != nil {
+                // A name belongs to a connection.
+                guard takeOwn(session) else { return .wait }
+            } else {
+                return answerHello(version: hello.version, wiping: request, of: session)
+            }
+        }
+        session.pointee.carriesState = true
+        guard hello.hasLogin else { return .passOn }
+        explicit_bzero(request.baseAddress!, request.count)
+        let withoutLogin = hello.requestWithoutLogin()
+        withoutLogin.withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress { passOn(session, base, bytes.count, 1) }
+        }
+        return .handled
+    }
+
+    /// Answers HELLO from what the server said when the shared connection logged in.
+    private func answerHello(
+        version: UInt8?,
+        wiping request: UnsafeMutableRawBufferPointer,
+        of session: SessionRef
+    ) -> Verdict {
+        let wanted = version ?? session.pointee.protocolVersion
+        let upstream = sharedUpstream(for: session, wanted)
+        guard upstream.pointee.state == .ready else {
+            session.pointee.blocks.insert(.facts)
+            session.pointee.waitingSince = now
+            upstream.pointee.addWaiter(session)
+            if upstream.pointee.state == .idle { connect(upstream) }
+            return .wait
+        }
+        session.pointee.protocolVersion = wanted
+        explicit_bzero(request.baseAddress!, request.count)
+        let reply =
+            upstream.pointee.helloHead + Array(String(session.pointee.id).utf8)
+            + upstream.pointee.helloTail
+        reply.withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress { answer(session, base, bytes.count) }
+        }
+        return .handled
+    }
+
+    private func answerReset(_ session: SessionRef) -> Verdict {
+        if session.pointee.lane == .own, let upstream = session.pointee.upstream,
+            !upstream.pointee.isCounted
+        {
+            upstream.pointee.awaitsReset = true
+            session.pointee.blocks.insert(.reset)
+            return .passOnAndWait
+        }
+        guard session.pointee.owed == 0 else {
+            session.pointee.blocks.insert(.quiet)
+            return .wait
+        }
+        if session.pointee.lane == .own { giveUpOwn(session) }
+        session.pointee.protocolVersion = 2
+        answer(session, "+RESET\r\n")
+        return .handled
+    }
+
+    private func answerQuit(_ session: SessionRef) -> Verdict {
+        if session.pointee.lane == .own, let upstream = session.pointee.upstream,
+            !upstream.pointee.isCounted
+        {
+            // The server answers where the answer belongs, and closes.
+            let quit: StaticString = "*1\r\n$4\r\nQUIT\r\n"
+            passOn(session, UnsafeRawPointer(quit.utf8Start), quit.utf8CodeUnitCount, 1)
+            session.pointee.phase = .finished
+            session.pointee.closeReason = .quit
+            updateReading(session)
+            return .stop
+        }
+        guard session.pointee.owed == 0 else {
+            session.pointee.blocks.insert(.quiet)
+            return .wait
+        }
+        answer(session, "+OK\r\n")
+        endWhenSent(session, .quit)
+        return .stop
+    }
+
+    // MARK: Lanes
+
+    /// Moves a session to a connection of its own; false if it has to wait for that.
+    func takeOwn(_ session: SessionRef) -> Bool {
+        guard session.pointee.owed == 0 else {
+            session.pointee.blocks.insert(.quiet)
+            return false
+        }
+        guard pinnedCount < limits.maximumPinned else {
+            session.pointee.blocks.insert(.pin)
+            session.pointee.waitingSince = now
+            pinWaiters.append(session)
+            return false
+        }
+        let upstream = makeUpstream(
+            route: session.pointee.route,
+            routes[session.pointee.route].user,
+            session.pointee.protocolVersion,
+            owner: session
+        )
+        pinnedCount += 1
+        session.pointee.lane = .own
+        session.pointee.upstream = upstream
+        connect(upstream)
+        return true
+    }
+
+    /// Gives up a session's own connection, whatever is under way on it. The session is in the
+    /// shared lane and owed nothing afterwards.
+    func giveUpOwn(_ session: SessionRef) {
+        guard session.pointee.lane == .own, let upstream = session.pointee.upstream else { return }
+        session.pointee.lane = .shared
+        session.pointee.upstream = nil
+        session.pointee.owed = 0
+        session.pointee.isMidRequest = false
+        session.pointee.carriesState = false
+        session.pointee.mayBlock = false
+        session.pointee.substitute = nil
+        session.pointee.protocolVersion = 2
+        unpause(upstream)
+        if upstream.pointee.state != .idle && upstream.pointee.state != .waiting {
+            actions.append(.disconnect(upstream))
+        }
+        upstream.pointee.state = .gone
+        upstream.pointee.owner = nil
+        upstream.pointee.queue.removeAll()
+        deadUpstreams.append(upstream)
+        pinnedCount -= 1
+        if let waiter = pinWaiters.first {
+            pinWaiters.removeFirst()
+            unblock(waiter, .pin)
+        }
+    }
+
+    /// From here on the number of replies cannot be told from the requests: relay.
+    private func stopCounting(_ upstream: UpstreamRef) {
+        guard upstream.pointee.isCounted else { return }
+        upstream.pointee.isCounted = false
+        upstream.pointee.unsentRuns = 0
+        upstream.pointee.queue.removeAll()
+        upstream.pointee.owner?.pointee.owed = 0
+    }
+}

@@ -1,0 +1,435 @@
+// Upstream connections: coming up, logging in, being lost, and what becomes of the commands that
+// wait for them meanwhile.
+
+package import Identity
+import RESP
+
+extension Router {
+    // MARK: Coming up
+
+    /// Connects the shared RESP2 place of a route ahead of the first command.
+    package func warm(route: Int) {
+        for upstream in shared
+        where upstream.pointee.route == route && upstream.pointee.protocolVersion == 2
+            && upstream.pointee.state == .idle
+        {
+            connect(upstream)
+        }
+    }
+
+    func connect(_ upstream: UpstreamRef) {
+        upstream.pointee.state = .connecting
+        watch(upstream)
+        actions.append(.connect(upstream))
+    }
+
+    /// Puts a connection on the list that `tick` looks at.
+    private func watch(_ upstream: UpstreamRef) {
+        guard !upstream.pointee.isUnready else { return }
+        upstream.pointee.isUnready = true
+        unready.append(upstream)
+    }
+
+    /// TCP and TLS are up, the server is verified: the login goes out at once.
+    package func didConnect(_ upstream: UpstreamRef) {
+        guard upstream.pointee.state == .connecting else { return }
+        let snapshot = credentials[upstream.pointee.user.rawValue]
+        guard let credential = snapshot?.credential else {
+            let reason = snapshot?.failure ?? "the credential was not read yet"
+            report(.noCredential(upstream.pointee.facts, reason: reason))
+            upstream.pointee.usedCredential = nil
+            didFailLogin(upstream)
+            settle()
+            return
+        }
+        upstream.pointee.usedCredential = credential
+        upstream.pointee.writeLogin(credential, name: upstream.pointee.isShared ? clientName : [])
+        upstream.pointee.loginReply.removeAll()
+        upstream.pointee.framer = ReplyFramer()
+        upstream.pointee.state = .loggingIn
+        upstream.pointee.deadline = now + limits.loginTimeout
+        markDirty(upstream)
+    }
+
+    /// `reason`: which step failed, against which address, and why.
+    package func didFailToConnect(_ upstream: UpstreamRef, reason: String) {
+        guard upstream.pointee.state == .connecting else { return }
+        upstream.pointee.failures += 1
+        upstream.pointee.lastFailure = .unreachable
+        report(.connectFailed(upstream.pointee.facts, reason: reason))
+        pause(upstream)
+        settle()
+    }
+
+    func didReceiveLoginReply(_ upstream: UpstreamRef, _ bytes: UnsafeRawBufferPointer) {
+        upstream.pointee.loginReply.append(bytes)
+        let reply = UnsafeRawBufferPointer(
+            start: upstream.pointee.loginReply.bytes,
+            count: upstream.pointee.loginReply.count
+        )
+        var framer = ReplyFramer()
+        guard let base = reply.baseAddress else { return }
+        switch framer.next(base, from: 0, to: reply.count) {
+        case .incomplete where reply.count <= limits.loginRequest:
+            return
+        case .reply(let end) where end == reply.count && framer.type == UInt8(ascii: "-"):
+            let text = printable(UnsafeRawBufferPointer(rebasing: reply[1..<end]))
+            report(.loginRefused(upstream.pointee.facts, reply: text))
+            upstream.pointee.loginReply.removeAll()
+            didFailLogin(upstream)
+        case .reply(let end) where end == reply.count:
+            guard let id = HelloReply.parse(reply)?.connectionIDRange else {
+                upstream.pointee.loginReply.removeAll()
+                fail(upstream, "the server's answer to the login is not an answer to HELLO")
+                return
+            }
+            upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
+            upstream.pointee.helloTail = Array(reply[id.upperBound...])
+            upstream.pointee.loginReply.removeAll()
+            upstream.pointee.loginReply.release()
+            didLogIn(upstream)
+        default:
+            upstream.pointee.loginReply.removeAll()
+            fail(upstream, "the server's answer to the login is not an answer to HELLO")
+        }
+    }
+
+    private func didLogIn(_ upstream: UpstreamRef) {
+        upstream.pointee.state = .ready
+        upstream.pointee.readySince = now
+        upstream.pointee.failures = 0
+        upstream.pointee.hasHandedOver = false
+        upstream.pointee.partialReply = 0
+        upstream.pointee.framer = ReplyFramer()
+        report(.ready(upstream.pointee.facts))
+        markDirty(upstream)
+        wakeWaiters(upstream, .facts)
+    }
+
+    /// Error text of the server's, fit for a log: bounded, without line breaks.
+    private func printable(_ bytes: UnsafeRawBufferPointer) -> String {
+        var text = bytes.prefix(200)
+        while let last = text.last, last == 13 || last == 10 { text = text.dropLast() }
+        return String(
+            decoding: text.map { $0 >= 0x20 && $0 < 0x7f ? $0 : UInt8(ascii: "?") },
+            as: UTF8.self
+        )
+    }
+
+    /// The login cannot be made, or was refused: nothing of a client goes out on this connection.
+    private func didFailLogin(_ upstream: UpstreamRef) {
+        upstream.pointee.failures += 1
+        upstream.pointee.lastFailure = .refused
+        actions.append(.disconnect(upstream))
+        actions.append(.refreshCredential(upstream.pointee.user))
+        pause(upstream)
+    }
+
+    /// Waits before the next attempt, if anybody wants one.
+    private func pause(_ upstream: UpstreamRef) {
+        upstream.pointee.login.removeAll()
+        guard upstream.pointee.isWanted else {
+            upstream.pointee.state = .idle
+            return
+        }
+        let doublings = min(16, max(0, upstream.pointee.failures - 1))
+        let full = min(limits.backoffMaximum, limits.backoffMinimum * (1 << doublings))
+        let jitter = Double.random(in: 0.5...1, using: &random)
+        upstream.pointee.state = .waiting
+        upstream.pointee.deadline = now + full * jitter
+        watch(upstream)
+    }
+
+    /// A credential was fetched, or could not be.
+    package func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        credentials[user.rawValue] = snapshot
+        guard let credential = snapshot.credential else { return }
+        for upstream in unready
+        where upstream.pointee.user == user && upstream.pointee.state == .waiting
+            && upstream.pointee.lastFailure == .refused
+            && upstream.pointee.usedCredential != credential
+        {
+            // Another secret than the one that was refused: no reason to wait.
+            connect(upstream)
+        }
+    }
+
+    // MARK: Handing over
+
+    /// What is to be handed over to TLS now, whole: the login, or what the sessions passed on.
+    package func outgoing(of upstream: UpstreamRef) -> UnsafeRawBufferPointer {
+        switch upstream.pointee.state {
+        case .loggingIn where !upstream.pointee.login.isEmpty:
+            UnsafeRawBufferPointer(
+                start: upstream.pointee.login.bytes,
+                count: upstream.pointee.login.count
+            )
+        case .ready where !upstream.pointee.outgoing.isEmpty:
+            UnsafeRawBufferPointer(
+                start: upstream.pointee.outgoing.bytes,
+                count: upstream.pointee.outgoing.count
+            )
+        default:
+            UnsafeRawBufferPointer(start: nil, count: 0)
+        }
+    }
+
+    /// All of `outgoing(of:)` was handed over: from here on its outcome is the server's business.
+    package func didHandOver(_ upstream: UpstreamRef) {
+        switch upstream.pointee.state {
+        case .loggingIn:
+            upstream.pointee.login.removeAll()
+            upstream.pointee.login.release()
+        case .ready:
+            if !upstream.pointee.outgoing.isEmpty { upstream.pointee.hasHandedOver = true }
+            upstream.pointee.outgoing.consume(upstream.pointee.outgoing.count)
+            if !upstream.pointee.isShared { upstream.pointee.outgoing.release(above: 65_536) }
+            upstream.pointee.unsentRuns = 0
+            if !upstream.pointee.waiters.isEmpty {
+                wakeWaiters(upstream, .upstream)
+                settle()
+            }
+            if upstream.pointee.endsAfterOutgoing && upstream.pointee.outgoing.isEmpty {
+                upstream.pointee.endsAfterOutgoing = false
+                actions.append(.finishSending(upstream))
+            }
+        case .idle, .connecting, .waiting, .gone:
+            break
+        }
+    }
+
+    private func wakeWaiters(_ upstream: UpstreamRef, _ block: Session.Blocks) {
+        let waiters = upstream.pointee.waiters
+        upstream.pointee.waiters = waiters.filter { $0.pointee.blocks.isDisjoint(with: block) }
+        for session in waiters { unblock(session, block) }
+    }
+
+    // MARK: Being lost
+
+    /// The transport is gone: closed by the server, reset, or failed. `reason` in words.
+    package func didLose(_ upstream: UpstreamRef, reason: String) {
+        switch upstream.pointee.state {
+        case .idle, .waiting, .gone:
+            return
+        case .connecting:
+            didFailToConnect(upstream, reason: reason)
+            return
+        case .loggingIn:
+            upstream.pointee.failures += 1
+            upstream.pointee.lastFailure = .unreachable
+            report(.connectFailed(upstream.pointee.facts, reason: reason))
+            pause(upstream)
+        case .ready:
+            upstream.pointee.state = .idle
+            unpause(upstream)
+            // A server that takes the login and then hangs up must not be called in a tight loop.
+            if now.since(upstream.pointee.readySince) < limits.backoffMinimum {
+                upstream.pointee.failures += 1
+                upstream.pointee.lastFailure = .unreachable
+            }
+            if upstream.pointee.isShared {
+                shed(upstream, reason)
+            } else {
+                loseOwn(upstream, reason)
+            }
+        }
+        settle()
+    }
+
+    /// Gives a connection up from our side, and treats it as lost.
+    func fail(_ upstream: UpstreamRef, _ reason: String) {
+        actions.append(.disconnect(upstream))
+        didLose(upstream, reason: reason)
+    }
+
+    private func loseOwn(_ upstream: UpstreamRef, _ reason: String) {
+        guard let owner = upstream.pointee.owner else { return }
+        if !upstream.pointee.hasHandedOver {
+            reconnect(upstream)
+            return
+        }
+        let isExpected = owner.pointee.phase == .finished
+        if !isExpected {
+            report(.lost(upstream.pointee.facts, reason: reason, closed: 1, kept: 0))
+        }
+        endWhenSent(owner, isExpected ? owner.pointee.closeReason : .upstreamLost)
+    }
+
+    /// A shared connection is lost: sessions with a request handed over and unanswered are
+    /// closed and what they had not handed over is dropped; the others' requests stay, in order,
+    /// for the next connection.
+    private func shed(_ upstream: UpstreamRef, _ reason: String) {
+        let sent = upstream.pointee.queue.count - upstream.pointee.unsentRuns
+        var lost: [SessionRef] = []
+        for index in 0..<sent {
+            let run = upstream.pointee.queue[index].pointee
+            run.session.pointee.owed &-= run.replies
+            if run.session.pointee.phase != .gone && run.session.pointee.phase != .closing {
+                run.session.pointee.phase = .closing
+                run.session.pointee.closeReason = .upstreamLost
+                lost.append(run.session)
+            } else if run.session.pointee.phase == .gone && run.session.pointee.owed == 0 {
+                bury(run.session)
+            }
+        }
+        var kept: [Run] = []
+        var offset = 0
+        var outgoing = Buffer()
+        for index in sent..<upstream.pointee.queue.count {
+            var run = upstream.pointee.queue[index].pointee
+            let bytes = Int(run.bytes)
+            switch run.session.pointee.phase {
+            case .open, .finished:
+                outgoing.append(upstream.pointee.outgoing.bytes + offset, bytes)
+                run.since = now
+                kept.append(run)
+            case .closing, .gone:
+                run.session.pointee.owed &-= run.replies
+                if run.session.pointee.phase == .gone && run.session.pointee.owed == 0 {
+                    bury(run.session)
+                }
+            }
+            offset += bytes
+        }
+        upstream.pointee.outgoing = outgoing
+        upstream.pointee.queue.removeAll()
+        for run in kept { upstream.pointee.queue.append(run) }
+        upstream.pointee.unsentRuns = kept.count
+        upstream.pointee.partialReply = 0
+        report(
+            .lost(upstream.pointee.facts, reason: reason, closed: lost.count, kept: kept.count)
+        )
+        for session in lost {
+            session.pointee.input.removeAll()
+            session.pointee.input.release()
+            updateReading(session)
+            endIfDone(session)
+        }
+        wakeWaiters(upstream, .upstream)
+        reconnect(upstream)
+    }
+
+    private func reconnect(_ upstream: UpstreamRef) {
+        if upstream.pointee.failures > 0 {
+            pause(upstream)
+        } else if upstream.pointee.isWanted {
+            connect(upstream)
+        }
+    }
+
+    // MARK: Time
+
+    /// Whether `tick` has anything to look at. While it has, call it every few tens of
+    /// milliseconds; that is the grain of every time-out here.
+    package var wantsTicks: Bool {
+        !unready.isEmpty || !paused.isEmpty || !pinWaiters.isEmpty
+    }
+
+    /// Acts on all deadlines that have passed.
+    package func tick() {
+        for upstream in unready {
+            switch upstream.pointee.state {
+            case .waiting where upstream.pointee.deadline <= now:
+                if upstream.pointee.isWanted {
+                    connect(upstream)
+                } else {
+                    upstream.pointee.state = .idle
+                }
+            case .loggingIn where upstream.pointee.deadline <= now:
+                fail(upstream, "the server did not answer the login in \(limits.loginTimeout)")
+            default: break
+            }
+            giveUpWaiting(upstream)
+        }
+        unready.removeAll { upstream in
+            switch upstream.pointee.state {
+            case .idle, .ready, .gone:
+                upstream.pointee.isUnready = false
+                return true
+            case .connecting, .loggingIn, .waiting:
+                return false
+            }
+        }
+        for upstream in paused { endSlowReader(upstream) }
+        while let session = pinWaiters.first,
+            session.pointee.waitingSince + limits.upstreamWait <= now
+        {
+            pinWaiters.removeFirst()
+            session.pointee.blocks.remove(.pin)
+            answer(session, ClientError.noPinnedConnection.reply)
+            endWhenSent(session, .errorInPlaceOfState)
+        }
+        settle()
+    }
+
+    /// Answers what has waited too long for a connection with errors.
+    private func giveUpWaiting(_ upstream: UpstreamRef) {
+        switch upstream.pointee.state {
+        case .ready, .gone: return
+        case .idle, .connecting, .loggingIn, .waiting: break
+        }
+        let isRefused = upstream.pointee.lastFailure == .refused
+        let wait = isRefused ? limits.loginTimeout : limits.upstreamWait
+        let error: ClientError = isRefused ? .loginRefused : .upstreamUnreachable
+        var commands = 0
+        while upstream.pointee.state != .gone, !upstream.pointee.queue.isEmpty,
+            upstream.pointee.queue.head.pointee.since + wait <= now
+        {
+            let run = upstream.pointee.queue.head.pointee
+            let session = run.session
+            commands += Int(run.replies)
+            if session.pointee.carriesState || session.pointee.isMidRequest {
+                answer(session, error.reply)
+                endWhenSent(session, .errorInPlaceOfState)
+                break
+            }
+            upstream.pointee.queue.removeFirst()
+            upstream.pointee.unsentRuns -= 1
+            upstream.pointee.outgoing.consume(Int(run.bytes))
+            for _ in 0..<run.replies { answer(session, error.reply) }
+            deliver(session, UnsafeRawPointer(error.reply.utf8Start), 0, run.replies)
+        }
+        for session in upstream.pointee.waiters
+        where session.pointee.blocks.contains(.facts)
+            && session.pointee.waitingSince + wait <= now
+        {
+            commands += 1
+            upstream.pointee.waiters.removeAll { $0 == session }
+            session.pointee.blocks.remove(.facts)
+            answer(session, error.reply)
+            endWhenSent(session, .errorInPlaceOfState)
+        }
+        if commands > 0 {
+            report(.gaveUp(upstream.pointee.facts, commands: commands))
+            wakeWaiters(upstream, .upstream)
+        }
+    }
+
+    /// The one declared loser: a client that leaves a big reply unread on a connection on which
+    /// others wait.
+    private func endSlowReader(_ upstream: UpstreamRef) {
+        guard let session = upstream.pointee.pausedFor, upstream.pointee.isShared,
+            session.pointee.waitingSince + limits.slowReaderTimeout <= now
+        else { return }
+        let others = upstream.pointee.queue.count > 1 || !upstream.pointee.outgoing.isEmpty
+        if others { end(session, .slowReader) }
+    }
+}
+
+extension Upstream {
+    /// `HELLO version AUTH user secret [SETNAME name]`: a form of login that every ACL user may
+    /// use, and whose answer carries the connection's id.
+    mutating func writeLogin(_ credential: Credential, name: [UInt8]) {
+        login.removeAll()
+        login.append((name.isEmpty ? "*5" : "*7").utf8)
+        login.append("\r\n$5\r\nHELLO\r\n$1\r\n\(protocolVersion)\r\n$4\r\nAUTH\r\n".utf8)
+        login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
+        login.append("$\(credential.secret.count)\r\n".utf8)
+        credential.secret.withBytes { login.append($0) }
+        login.append("\r\n".utf8)
+        guard !name.isEmpty else { return }
+        login.append("$7\r\nSETNAME\r\n$\(name.count)\r\n".utf8)
+        login.append(name)
+        login.append("\r\n".utf8)
+    }
+}

@@ -1,0 +1,384 @@
+// The way back: decrypted bytes become replies, replies go to the session that is owed them.
+//
+// Replies are framed, counted and handed on as ranges of the reply buffer; a reply that is longer
+// than what has arrived goes on its way all the same, and its rest follows.
+
+import RESP
+
+extension Router {
+    /// `count` decrypted bytes lie in `replyBuffer`. The sessions that have output now must be
+    /// served before the buffer is filled again.
+    package func didReceive(_ count: Int, from upstream: UpstreamRef) {
+        guard count > 0, let base = UnsafeRawPointer(replyBuffer.baseAddress) else { return }
+        switch upstream.pointee.state {
+        case .ready:
+            if !upstream.pointee.isCounted {
+                relay(upstream, base, count)
+            } else if let owner = upstream.pointee.owner, owner.pointee.substitute != nil {
+                substitute(upstream, owner, base, count)
+            } else {
+                match(upstream, base, 0, count)
+            }
+        case .loggingIn:
+            didReceiveLoginReply(upstream, UnsafeRawBufferPointer(start: base, count: count))
+        case .idle, .connecting, .waiting, .gone:
+            break
+        }
+        settle()
+    }
+
+    /// Gives each reply to the session at the head of the queue.
+    private func match(
+        _ upstream: UpstreamRef,
+        _ base: UnsafeRawPointer,
+        _ from: Int,
+        _ end: Int
+    ) {
+        var offset = from
+        var delivered = from
+        while offset < end {
+            guard upstream.pointee.queue.count > upstream.pointee.unsentRuns else {
+                // Nothing is owed. A push may come at any time; anything else means that the
+                // stream is not what it was taken for, and no later reply could be trusted.
+                guard let after = skipPush(upstream, base, offset, end) else { return }
+                offset = after
+                delivered = after
+                continue
+            }
+            let run = upstream.pointee.queue.head
+            let session = run.pointee.session
+            var replies: UInt32 = 0
+            scanning: while true {
+                switch upstream.pointee.framer.next(base, from: offset, to: end) {
+                case .reply(let after):
+                    offset = after
+                    replies &+= 1
+                    upstream.pointee.partialReply = 0
+                    if replies == run.pointee.replies {
+                        upstream.pointee.queue.removeFirst()
+                        break scanning
+                    }
+                    if offset == end {
+                        run.pointee.replies &-= replies
+                        break scanning
+                    }
+                case .push(let after):
+                    // On a shared connection nobody asked for it. On an own one it is its
+                    // session's, wherever it stands among the replies.
+                    if upstream.pointee.isShared {
+                        run.pointee.replies &-= replies
+                        deliver(session, base + delivered, offset - delivered, replies)
+                        replies = 0
+                        delivered = after
+                    }
+                    offset = after
+                    if offset == end {
+                        run.pointee.replies &-= replies
+                        break scanning
+                    }
+                case .incomplete:
+                    run.pointee.replies &-= replies
+                    if upstream.pointee.framer.inPush && upstream.pointee.isShared {
+                        deliver(session, base + delivered, offset - delivered, replies)
+                        return
+                    }
+                    upstream.pointee.partialReply &+= end &- offset
+                    let total =
+                        upstream.pointee.partialReply
+                        &+ upstream.pointee.framer.bulkRemaining
+                    if upstream.pointee.isShared && total > limits.bigReply {
+                        session.pointee.prefersOwn = true
+                    }
+                    deliver(session, base + delivered, end - delivered, replies)
+                    return
+                case .violation:
+                    run.pointee.replies &-= replies
+                    deliver(session, base + delivered, offset - delivered, replies)
+                    fail(upstream, "the server sent what is not RESP")
+                    return
+                }
+            }
+            deliver(session, base + delivered, offset - delivered, replies)
+            delivered = offset
+        }
+    }
+
+    /// Skips one push that arrived while nothing is owed; nil if the rest of the bytes is spent,
+    /// or was no push and the connection was given up.
+    private func skipPush(
+        _ upstream: UpstreamRef,
+        _ base: UnsafeRawPointer,
+        _ offset: Int,
+        _ end: Int
+    ) -> Int? {
+        switch upstream.pointee.framer.next(base, from: offset, to: end) {
+        case .push(let after):
+            if let owner = upstream.pointee.owner {
+                deliver(owner, base + offset, after - offset, 0)
+            }
+            return after
+        case .incomplete where upstream.pointee.framer.inPush:
+            if let owner = upstream.pointee.owner {
+                deliver(owner, base + offset, end - offset, 0)
+            }
+            return nil
+        case .reply, .incomplete, .violation:
+            fail(upstream, "the server sent a reply that nobody asked for")
+            return nil
+        }
+    }
+
+    /// Passes everything on to the one session of a connection whose replies cannot be counted.
+    private func relay(_ upstream: UpstreamRef, _ base: UnsafeRawPointer, _ count: Int) {
+        guard let owner = upstream.pointee.owner else { return }
+        deliver(owner, base, count, 0)
+        if upstream.pointee.awaitsReset { lookForReset(upstream, owner, base, count) }
+    }
+
+    /// Drops the answer to a stand-in for the client's login and delivers our own in its place.
+    private func substitute(
+        _ upstream: UpstreamRef,
+        _ owner: SessionRef,
+        _ base: UnsafeRawPointer,
+        _ count: Int
+    ) {
+        var offset = 0
+        while offset < count {
+            switch upstream.pointee.framer.next(base, from: offset, to: count) {
+            case .push(let after):
+                deliver(owner, base + offset, after - offset, 0)
+                offset = after
+            case .incomplete:
+                // A push in progress is rare here and may be passed on in parts; the stand-in's
+                // answer is dropped in parts.
+                if upstream.pointee.framer.inPush {
+                    deliver(owner, base + offset, count - offset, 0)
+                }
+                return
+            case .violation:
+                fail(upstream, "the server sent what is not RESP")
+                return
+            case .reply(let after):
+                upstream.pointee.queue.removeFirst()
+                if let reply = owner.pointee.substitute { answer(owner, reply) }
+                owner.pointee.substitute = nil
+                unblock(owner, .substitute)
+                deliver(owner, base + after, 0, 1)
+                match(upstream, base, after, count)
+                return
+            }
+        }
+    }
+
+    /// After RESET the server sends `+RESET` and then nothing more, since the connection is
+    /// logged out: so that answer ends the relay, and the session starts anew.
+    private func lookForReset(
+        _ upstream: UpstreamRef,
+        _ owner: SessionRef,
+        _ base: UnsafeRawPointer,
+        _ count: Int
+    ) {
+        // "+RESET\r\n" as the shift register below holds it.
+        let answer: UInt64 = 0x2b52_4553_4554_0d0a
+        var offset = 0
+        while offset < count {
+            let start = offset
+            let scan = upstream.pointee.framer.next(base, from: offset, to: count)
+            var isFrameEnd = true
+            switch scan {
+            case .reply(let after), .push(let after): offset = after
+            case .incomplete:
+                offset = count
+                isFrameEnd = false
+            case .violation: return
+            }
+            for index in start..<offset {
+                let byte = base.load(fromByteOffset: index, as: UInt8.self)
+                upstream.pointee.lastBytes = upstream.pointee.lastBytes &<< 8 | UInt64(byte)
+            }
+            upstream.pointee.frameLength += offset - start
+            guard isFrameEnd else { return }
+            if upstream.pointee.frameLength == 8 && upstream.pointee.lastBytes == answer {
+                giveUpOwn(owner)
+                unblock(owner, .reset)
+                return
+            }
+            upstream.pointee.frameLength = 0
+        }
+    }
+
+    /// Hands `count` bytes, which contain the ends of `replies` replies, to a session.
+    @inline(__always)
+    func deliver(
+        _ session: SessionRef,
+        _ bytes: UnsafeRawPointer,
+        _ count: Int,
+        _ replies: UInt32
+    ) {
+        session.pointee.owed &-= replies
+        if session.pointee.phase == .gone {
+            if session.pointee.owed == 0 && replies > 0 { bury(session) }
+            return
+        }
+        if count > 0 {
+            output(session, bytes, count)
+            session.pointee.recentReplyBytes &+= count
+        }
+        guard replies > 0 else { return }
+        judgeWindow(session, replies)
+        if !session.pointee.blocks.isDisjoint(with: .window),
+            session.pointee.owed &* 2 <= session.pointee.window
+        {
+            unblock(session, .window)
+        }
+        if session.pointee.owed == 0 { didBecomeQuiet(session) }
+    }
+
+    /// Queues bytes of the reply buffer for a client: sent straight from there if they are all
+    /// that it gets in this turn.
+    @inline(__always)
+    private func output(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
+        if session.pointee.output.isEmpty {
+            guard let start = session.pointee.directStart else {
+                session.pointee.directStart = bytes
+                session.pointee.directCount = count
+                markDirty(session)
+                return
+            }
+            if start + session.pointee.directCount == bytes {
+                session.pointee.directCount &+= count
+                return
+            }
+            keepDirect(session)
+        }
+        session.pointee.output.append(bytes, count)
+        markDirty(session)
+    }
+
+    /// Copies what would have been sent from the reply buffer, because more follows or because
+    /// the client's socket is full.
+    func keepDirect(_ session: SessionRef) {
+        guard let start = session.pointee.directStart else { return }
+        session.pointee.output.append(start, session.pointee.directCount)
+        session.pointee.directStart = nil
+        session.pointee.directCount = 0
+    }
+
+    /// An answer of the proxy's own.
+    func answer(_ session: SessionRef, _ reply: StaticString) {
+        answer(session, UnsafeRawPointer(reply.utf8Start), reply.utf8CodeUnitCount)
+    }
+
+    func answer(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
+        guard session.pointee.phase != .gone else { return }
+        keepDirect(session)
+        session.pointee.output.append(bytes, count)
+        markDirty(session)
+    }
+
+    /// Opens the window while replies are small, and closes it when they are not.
+    @inline(__always)
+    private func judgeWindow(_ session: SessionRef, _ replies: UInt32) {
+        session.pointee.recentReplies &+= replies
+        let recent = session.pointee.recentReplies
+        if recent >= 64 || session.pointee.recentReplyBytes > limits.replyWindow {
+            let average = max(1, session.pointee.recentReplyBytes / Int(recent))
+            let cap = min(Int(limits.maximumWindow), max(1, limits.replyWindow / average))
+            session.pointee.windowCap = UInt32(truncatingIfNeeded: cap)
+            session.pointee.recentReplies = 0
+            session.pointee.recentReplyBytes = 0
+        }
+        if session.pointee.window < session.pointee.windowCap {
+            session.pointee.window = min(
+                session.pointee.windowCap,
+                session.pointee.window &+ replies
+            )
+        } else {
+            session.pointee.window = session.pointee.windowCap
+        }
+    }
+
+    // MARK: Sending to the client
+
+    /// What a session has to send. Valid until the next event.
+    package func output(of session: SessionRef) -> UnsafeRawBufferPointer {
+        if !session.pointee.output.isEmpty {
+            return UnsafeRawBufferPointer(
+                start: session.pointee.output.bytes,
+                count: session.pointee.output.count
+            )
+        }
+        return UnsafeRawBufferPointer(
+            start: session.pointee.directStart,
+            count: session.pointee.directCount
+        )
+    }
+
+    /// The client's socket took `count` bytes of `output(of:)`; the rest, if any, is kept. To be
+    /// called after each attempt, also when nothing was taken.
+    package func didSend(_ count: Int, to session: SessionRef) {
+        if let start = session.pointee.directStart {
+            let rest = session.pointee.directCount &- count
+            session.pointee.directStart = nil
+            session.pointee.directCount = 0
+            if rest > 0 { session.pointee.output.append(start + count, rest) }
+        } else {
+            session.pointee.output.consume(count)
+        }
+        if session.pointee.output.isEmpty {
+            session.pointee.output.release()
+            if session.pointee.blocks.isDisjoint(with: .output),
+                session.pointee.phase == .open
+            {
+                return
+            }
+        }
+        didSendSome(session, progress: count > 0)
+        settle()
+    }
+
+    /// The part of `didSend` that concerns slow readers and sessions that are ending.
+    private func didSendSome(_ session: SessionRef, progress: Bool) {
+        let unread = session.pointee.output.count
+        let upstream = session.pointee.upstream
+        if progress { session.pointee.waitingSince = now }
+        if unread > limits.replyBuffer {
+            session.pointee.blocks.insert(.output)
+            updateReading(session)
+            if let upstream { pauseIfBig(upstream, for: session) }
+            if unread > limits.replyBufferMaximum && session.pointee.lane == .shared {
+                end(session, .slowReader)
+            }
+        } else if unread <= limits.replyBuffer / 2 {
+            if let upstream, upstream.pointee.pausedFor == session { unpause(upstream) }
+            unblock(session, .output)
+        }
+        if unread == 0 { endIfDone(session) }
+    }
+
+    /// Stops reading a connection whose present reply is big and whose client does not keep up.
+    ///
+    /// Many small replies are never a reason to stop: redis-server (7.0.15) drops a TLS
+    /// connection whose small replies it cannot write for a while.
+    private func pauseIfBig(_ upstream: UpstreamRef, for session: SessionRef) {
+        guard upstream.pointee.pausedFor == nil, upstream.pointee.state == .ready else { return }
+        if upstream.pointee.isCounted {
+            guard upstream.pointee.queue.count > upstream.pointee.unsentRuns,
+                upstream.pointee.queue.head.pointee.session == session,
+                upstream.pointee.partialReply + upstream.pointee.framer.bulkRemaining
+                    > limits.bigReply
+            else { return }
+        }
+        upstream.pointee.pausedFor = session
+        session.pointee.waitingSince = now
+        paused.append(upstream)
+        actions.append(.setUpstreamReading(upstream))
+    }
+
+    func unpause(_ upstream: UpstreamRef) {
+        guard upstream.pointee.pausedFor != nil else { return }
+        upstream.pointee.pausedFor = nil
+        paused.removeAll { $0 == upstream }
+        if upstream.pointee.state == .ready { actions.append(.setUpstreamReading(upstream)) }
+    }
+}

@@ -1,0 +1,406 @@
+// The way in: a client's bytes become requests, requests go to a connection or are answered here.
+//
+// Plain requests that follow one another are passed on as one range of bytes and one run. Every
+// other request ends the range and is looked at by itself (Router+Commands.swift).
+
+import Glibc
+import RESP
+
+extension Router {
+    /// A client has connected and is known. `route` indexes the routes given at `init`.
+    package func openSession(route: Int) -> SessionRef {
+        lastSessionID += 1
+        let session = SessionRef.allocate(capacity: 1)
+        session.initialize(
+            to: Session(
+                id: lastSessionID,
+                route: route,
+                prefersOwn: routes[route].isDedicated,
+                limits: limits
+            )
+        )
+        session.pointee.next = firstSession
+        firstSession?.pointee.previous = session
+        firstSession = session
+        sessionCount += 1
+        return session
+    }
+
+    /// Where the next bytes of this client belong. Fill some, then call `didReceive`.
+    package func receiveBuffer(for session: SessionRef) -> UnsafeMutableRawBufferPointer {
+        if session.pointee.input.isEmpty { return requestBuffer }
+        let wanted = min(max(session.pointee.framer.missing, 4096), limits.receiveBuffer)
+        let spare = session.pointee.input.spare(wanted)
+        return UnsafeMutableRawBufferPointer(
+            rebasing: spare[..<min(spare.count, limits.receiveBuffer)]
+        )
+    }
+
+    /// `count` bytes lie in the buffer that `receiveBuffer(for:)` gave.
+    package func didReceive(_ count: Int, from session: SessionRef) {
+        guard count > 0, session.pointee.phase == .open else { return }
+        if session.pointee.input.isEmpty {
+            guard let base = requestBuffer.baseAddress else { return }
+            let taken = process(session, base, count)
+            if taken < count {
+                session.pointee.input.append(base + taken, count - taken)
+                // What stays may be the beginning of a client's AUTH; it may stay in one place only.
+                explicit_bzero(base + taken, count - taken)
+            }
+        } else {
+            session.pointee.input.didAppend(count)
+            processInput(session)
+        }
+        updateReading(session)
+        settle()
+    }
+
+    /// The client will send nothing more (FIN), but may still read.
+    package func didReceiveEnd(from session: SessionRef) {
+        guard session.pointee.phase == .open else { return }
+        session.pointee.phase = .finished
+        updateReading(session)
+        endIfDone(session)
+        settle()
+    }
+
+    /// The client is gone: reset, or it does not take what is sent.
+    package func didLose(_ session: SessionRef) {
+        guard session.pointee.phase != .gone else { return }
+        end(session, .clientReset)
+        settle()
+    }
+
+    /// Looks again at what a session that was unblocked has waiting.
+    func resume(_ session: SessionRef) {
+        guard session.pointee.phase == .open || session.pointee.phase == .finished,
+            session.pointee.blocks.isEmpty
+        else { return }
+        processInput(session)
+        updateReading(session)
+        endIfDone(session)
+    }
+
+    private func processInput(_ session: SessionRef) {
+        guard !session.pointee.input.isEmpty else { return }
+        let count = session.pointee.input.count
+        let taken = process(session, session.pointee.input.bytes, count)
+        // The session may have ended, and given up its input, meanwhile.
+        session.pointee.input.consume(min(taken, session.pointee.input.count))
+        session.pointee.input.release()
+    }
+
+    /// Frames `count` bytes and acts on each request; returns how many bytes are dealt with.
+    private func process(
+        _ session: SessionRef,
+        _ base: UnsafeMutableRawPointer,
+        _ count: Int
+    ) -> Int {
+        if session.pointee.prefersOwn && session.pointee.lane == .shared {
+            guard takeOwn(session) else { return 0 }
+        }
+        // base[start...] is the request in progress; base[run..<start] are whole plain requests
+        // that were not passed on yet, `requests` in number.
+        var start = 0
+        var run = 0
+        var requests: UInt32 = 0
+        scanning: while start < count {
+            if session.pointee.owed &+ requests >= session.pointee.window
+                && !session.pointee.isMidRequest
+            {
+                passOn(session, base + run, start - run, requests)
+                run = start
+                requests = 0
+                // A relayed connection is owed nothing that could be counted.
+                if session.pointee.owed >= session.pointee.window {
+                    session.pointee.blocks.insert(.window)
+                    break
+                }
+            }
+            switch session.pointee.framer.next(base + start, count: count &- start) {
+            case .frame(let length, let command):
+                if command == .plain || session.pointee.isMidRequest {
+                    if session.pointee.isMidRequest {
+                        session.pointee.isMidRequest = false
+                    } else {
+                        requests &+= 1
+                    }
+                    start &+= length
+                    continue
+                }
+                passOn(session, base + run, start - run, requests)
+                run = start
+                requests = 0
+                let request = UnsafeMutableRawBufferPointer(start: base + start, count: length)
+                switch act(on: command, request, of: session) {
+                case .passOn:
+                    requests = 1
+                    start += length
+                case .passOnAndWait:
+                    passOn(session, base + start, length, 1)
+                    start += length
+                    run = start
+                    break scanning
+                case .handled:
+                    start += length
+                    run = start
+                    if !session.pointee.blocks.isEmpty { break scanning }
+                case .wait:
+                    break scanning
+                case .stop:
+                    start = count
+                    run = count
+                    break scanning
+                }
+            case .inline(let length):
+                passOn(session, base + run, start - run, requests)
+                run = start
+                requests = 0
+                let line = UnsafeRawBufferPointer(start: base + start, count: length)
+                switch actOnInline(line, of: session) {
+                case .handled, .passOn, .passOnAndWait:
+                    explicit_bzero(base + start, length)
+                    start += length
+                    run = start
+                    if !session.pointee.blocks.isEmpty { break scanning }
+                case .wait:
+                    break scanning
+                case .stop:
+                    start = count
+                    run = count
+                    break scanning
+                }
+            case .incomplete:
+                let held = count - start
+                if session.pointee.lane == .own, canStream(session, held) {
+                    if !session.pointee.isMidRequest {
+                        session.pointee.isMidRequest = true
+                        requests &+= 1
+                    }
+                    session.pointee.framer.discard(held)
+                    start = count
+                    break scanning
+                }
+                guard held + session.pointee.framer.missing > limits.sharedRequest else {
+                    break scanning
+                }
+                passOn(session, base + run, start - run, requests)
+                run = start
+                requests = 0
+                switch session.pointee.framer.command {
+                case .auth, .hello, .quit, .reset:
+                    refuse(session, .loginTooLong)
+                    start = count
+                    run = count
+                    break scanning
+                default:
+                    session.pointee.prefersOwn = true
+                    guard takeOwn(session) else { break scanning }
+                }
+            case .violation(let violation):
+                passOn(session, base + run, start - run, requests)
+                didViolate(session, violation)
+                start = count
+                run = count
+                requests = 0
+                break scanning
+            }
+        }
+        passOn(session, base + run, start - run, requests)
+        return start
+    }
+
+    /// Whether a request of which `held` bytes have come may be passed on before it is complete:
+    /// never before it is known that it is no login, nor what else has to be seen whole.
+    private func canStream(_ session: SessionRef, _ held: Int) -> Bool {
+        if session.pointee.isMidRequest { return true }
+        let isBig = held + session.pointee.framer.missing > limits.sharedRequest
+        switch session.pointee.framer.command {
+        case .plain: return true
+        case nil, .client, .script, .function, .streamRead: return isBig
+        // Others change what the proxy does with the connection, when they are complete.
+        default: return false
+        }
+    }
+
+    /// Appends whole requests, or a part of one, to what waits for the session's connection.
+    @inline(__always)
+    func passOn(
+        _ session: SessionRef,
+        _ bytes: UnsafeRawPointer,
+        _ count: Int,
+        _ requests: UInt32
+    ) {
+        guard count > 0 else { return }
+        let upstream: UpstreamRef
+        if let current = session.pointee.upstream,
+            session.pointee.lane == .own || session.pointee.owed > 0
+        {
+            upstream = current
+        } else {
+            upstream = sharedUpstream(for: session, session.pointee.protocolVersion)
+            session.pointee.upstream = upstream
+        }
+        upstream.pointee.outgoing.append(bytes, count)
+        if upstream.pointee.isCounted {
+            session.pointee.owed &+= requests
+            upstream.pointee.note(session, requests, count, now)
+        }
+        markDirty(upstream)
+        if upstream.pointee.state == .idle { connect(upstream) }
+        if upstream.pointee.outgoing.count > limits.upstreamBuffer {
+            session.pointee.blocks.insert(.upstream)
+            upstream.pointee.addWaiter(session)
+        }
+    }
+
+    /// The shared connection for a session that is owed nothing: the one with the shortest queue.
+    func sharedUpstream(for session: SessionRef, _ version: UInt8) -> UpstreamRef {
+        let first =
+            (session.pointee.route &* 2 &+ Int(version) &- 2) &* limits.connectionsPerPool
+        var best = shared[first]
+        if limits.connectionsPerPool > 1 {
+            for index in first..<first + limits.connectionsPerPool
+            where shared[index].pointee.queue.count < best.pointee.queue.count {
+                best = shared[index]
+            }
+        }
+        return best
+    }
+
+    /// Bytes that are no request: the answer comes after all that is owed, then the end.
+    private func didViolate(_ session: SessionRef, _ violation: ProtocolViolation) {
+        report(.violation(session: session.pointee.id, violation.operatorDescription))
+        session.pointee.violation = violation
+        session.pointee.phase = .finished
+        updateReading(session)
+        endIfDone(session)
+    }
+
+    /// An error of our own that ends the session, once it is delivered.
+    func refuse(_ session: SessionRef, _ error: ClientError) {
+        answer(session, error.reply)
+        endWhenSent(session, .violation)
+    }
+
+    // MARK: The end of a session
+
+    /// All that was owed has come.
+    func didBecomeQuiet(_ session: SessionRef) {
+        session.pointee.mayBlock = false
+        unblock(session, .quiet)
+        endIfDone(session)
+    }
+
+    /// Ends a session that is finished and has been given everything.
+    func endIfDone(_ session: SessionRef) {
+        switch session.pointee.phase {
+        case .open, .gone:
+            return
+        case .closing:
+            if session.pointee.unsent == 0 { end(session, session.pointee.closeReason) }
+        case .finished:
+            // Complete requests may still wait for their turn; an incomplete one never ends.
+            guard session.pointee.blocks.isEmpty, !session.pointee.isRunnable else { return }
+            let upstream = session.pointee.lane == .own ? session.pointee.upstream : nil
+            let isCounted = upstream?.pointee.isCounted ?? true
+            if session.pointee.violation != nil {
+                guard !isCounted || session.pointee.owed == (session.pointee.isMidRequest ? 1 : 0)
+                else { return }
+                session.pointee.violation?.reply?.withUnsafeBytes { reply in
+                    if let base = reply.baseAddress { answer(session, base, reply.count) }
+                }
+                endWhenSent(session, .violation)
+            } else if !isCounted || session.pointee.mayBlock {
+                // The server is told that the client is finished, and decides what that means
+                // for a command that waits or a subscription, as on a direct connection.
+                guard let upstream, session.pointee.closeReason == .clientClosed else { return }
+                upstream.pointee.endsAfterOutgoing = true
+                markDirty(upstream)
+            } else if session.pointee.owed == 0
+                || (session.pointee.isMidRequest && session.pointee.owed == 1)
+            {
+                endWhenSent(session, session.pointee.closeReason)
+            }
+        }
+    }
+
+    /// Nothing more is read from this client; it gets what is there, and is closed.
+    func endWhenSent(_ session: SessionRef, _ reason: CloseReason) {
+        guard session.pointee.phase == .open || session.pointee.phase == .finished else { return }
+        session.pointee.phase = .closing
+        session.pointee.closeReason = reason
+        session.pointee.input.removeAll()
+        session.pointee.input.release()
+        updateReading(session)
+        if session.pointee.lane == .own { giveUpOwn(session) }
+        if session.pointee.unsent == 0 { end(session, reason) }
+    }
+
+    /// Closes the client's socket now.
+    func end(_ session: SessionRef, _ reason: CloseReason) {
+        guard session.pointee.phase != .gone else { return }
+        if session.pointee.lane == .own { giveUpOwn(session) }
+        session.pointee.phase = .gone
+        session.pointee.input.removeAll()
+        session.pointee.input.release()
+        session.pointee.output.removeAll()
+        session.pointee.output.release()
+        session.pointee.directStart = nil
+        session.pointee.directCount = 0
+        forgetWaits(session)
+        unlink(session)
+        sessionCount -= 1
+        report(.sessionClosed(session: session.pointee.id, reason))
+        actions.append(.closeSession(session))
+        if let upstream = session.pointee.upstream, upstream.pointee.pausedFor == session {
+            unpause(upstream)
+        }
+        if session.pointee.owed == 0 { bury(session) }
+    }
+
+    /// Takes a session off every list that it may wait on.
+    private func forgetWaits(_ session: SessionRef) {
+        if !session.pointee.blocks.isDisjoint(with: [.upstream, .facts]) {
+            for upstream in shared { upstream.pointee.waiters.removeAll { $0 == session } }
+        }
+        if session.pointee.blocks.contains(.pin) { pinWaiters.removeAll { $0 == session } }
+        if session.pointee.isRunnable { runnable.removeAll { $0 == session } }
+        session.pointee.isRunnable = false
+        session.pointee.blocks = []
+    }
+
+    /// Nobody owes a reply to a session that is gone: its memory goes at the next reap.
+    func bury(_ session: SessionRef) {
+        deadSessions.append(session)
+    }
+
+    // MARK: Drain
+
+    /// No more requests are read; what was received is finished, and sessions end as they become
+    /// quiet.
+    package func drain() {
+        isDraining = true
+        var next = firstSession
+        while let session = next {
+            next = session.pointee.next
+            guard session.pointee.phase == .open else { continue }
+            session.pointee.phase = .finished
+            session.pointee.closeReason = .drained
+            updateReading(session)
+            let upstream = session.pointee.lane == .own ? session.pointee.upstream : nil
+            if upstream?.pointee.isCounted == false {
+                endWhenSent(session, .drained)
+            } else {
+                endIfDone(session)
+            }
+        }
+        settle()
+    }
+
+    /// Ends every session at once.
+    package func endAll() {
+        while let session = firstSession { end(session, .drainTimeout) }
+        settle()
+    }
+}

@@ -1,0 +1,283 @@
+// The heart of a worker: which bytes go to which connection, and which replies to which client.
+//
+//      clients                         Router                              server
+//   ┌──────────┐  didReceive   ┌──────────────────────┐  outgoing     ┌────────────────┐
+//   │ session 1├──────────────►│ frame → class → lane ├──────────────►│ shared         │
+//   │ session 2│               │   shared: append to  │               │ connection     │
+//   │ session 3│◄──────────────┤   outgoing + a run   │◄──────────────┤ (per route and │
+//   └──────────┘    output     │   own: a connection  │  didReceive   │  protocol)     │
+//                              │   for one session    │               ├────────────────┤
+//                              └──────────────────────┘               │ own connection │
+//                                                                     └────────────────┘
+//
+// The router does no I/O and reads no clock. A performer (the worker, or a simulation) tells it
+// what arrived and what time it is, and then carries out what it finds:
+//
+//   nextAction()          connect, disconnect, close, start or stop reading, write to the log
+//   nextDirtySession()    has output to send
+//   nextDirtyUpstream()   has bytes to hand over to TLS
+//   reap()                frees what nobody refers to any more; called when the rest is done
+//
+// Invariants (checkInvariants): the replies owed to a session are the sum of its runs; a run lies
+// in the queue of the connection that its session names; the bytes of the unsent runs are what is
+// in `outgoing`; not one request byte is handed over by a connection that is not logged in.
+
+package import Identity
+import RESP
+
+/// What the router wants done. Performed in order.
+package enum Action {
+    /// Resolve, connect and shake hands; then `didConnect` or `didFailToConnect`.
+    case connect(UpstreamRef)
+    /// Close the transport, whatever state it is in. Nothing is reported back.
+    case disconnect(UpstreamRef)
+    /// All was handed over and the client is finished: end the sending direction.
+    case finishSending(UpstreamRef)
+    /// Close the client's socket. Nothing is reported back.
+    case closeSession(SessionRef)
+    /// `wantsInput` has changed.
+    case setSessionReading(SessionRef)
+    /// `wantsReplies` has changed. Bytes that were received but not decrypted yet count as
+    /// readable when reading starts again.
+    case setUpstreamReading(UpstreamRef)
+    /// Fetch this user's credential again and publish the result.
+    case refreshCredential(UserIndex)
+    case report(Event)
+}
+
+/// What a matched identity rule leads to.
+package struct Route: Sendable {
+    package let user: UserIndex
+    /// One upstream connection per client instead of shared ones.
+    package let isDedicated: Bool
+
+    package init(user: UserIndex, isDedicated: Bool) {
+        self.user = user
+        self.isDedicated = isDedicated
+    }
+}
+
+/// See the head of this file. Used on one thread.
+package final class Router {
+    let limits: Limits
+    let routes: [Route]
+    /// The name under which shared connections appear in CLIENT LIST.
+    let clientName: [UInt8]
+    var random: RandomSource
+
+    package internal(set) var now = Instant(nanoseconds: 0)
+
+    /// By user. nil: not fetched yet.
+    var credentials: [CredentialSnapshot?]
+
+    /// The shared places: for each route RESP2 then RESP3, `connectionsPerPool` of each.
+    var shared: [UpstreamRef] = []
+    var firstSession: SessionRef?
+    /// Sessions whose socket is open.
+    package internal(set) var sessionCount = 0
+    /// Own connections that exist.
+    package internal(set) var pinnedCount = 0
+    var lastSessionID: UInt64 = 0
+    var lastUpstreamID: UInt64 = 0
+    package internal(set) var isDraining = false
+
+    /// Where a client's bytes arrive when none of them are waiting already.
+    let requestBuffer: UnsafeMutableRawBufferPointer
+    /// Where the performer puts decrypted bytes before `didReceive(_:from:)`. What was delivered
+    /// from it must be sent, or given up with `didSend`, before it is filled again.
+    package let replyBuffer: UnsafeMutableRawBufferPointer
+
+    var actions: [Action] = []
+    var performed = 0
+    var dirtySessions: [SessionRef] = []
+    var dirtyUpstreams: [UpstreamRef] = []
+    var runnable: [SessionRef] = []
+    /// Connections on their way to being ready, looked at by `tick`.
+    var unready: [UpstreamRef] = []
+    /// Connections that are not read because a client leaves a big reply unread.
+    var paused: [UpstreamRef] = []
+    var pinWaiters: [SessionRef] = []
+    var deadSessions: [SessionRef] = []
+    var deadUpstreams: [UpstreamRef] = []
+
+    /// - Parameters:
+    ///   - routes: what `openSession` may name.
+    ///   - userCount: users are numbered from 0.
+    ///   - clientName: without spaces or control characters.
+    ///   - seed: of the jitter.
+    package init(
+        limits: Limits,
+        routes: [Route],
+        userCount: Int,
+        clientName: String,
+        seed: UInt64
+    ) {
+        self.limits = limits
+        self.routes = routes
+        self.clientName = Array(clientName.utf8)
+        random = RandomSource(seed: seed)
+        credentials = Array(repeating: nil, count: userCount)
+        requestBuffer = .allocate(byteCount: limits.receiveBuffer, alignment: 64)
+        replyBuffer = .allocate(byteCount: limits.replyChunk, alignment: 64)
+        actions.reserveCapacity(256)
+        dirtySessions.reserveCapacity(1024)
+        dirtyUpstreams.reserveCapacity(64)
+        runnable.reserveCapacity(1024)
+        for (index, route) in routes.enumerated() {
+            for version in [2, 3] as [UInt8] {
+                for _ in 0..<limits.connectionsPerPool {
+                    shared.append(makeUpstream(route: index, route.user, version, owner: nil))
+                }
+            }
+        }
+    }
+
+    deinit {
+        while let session = firstSession {
+            unlink(session)
+            destroy(session)
+        }
+        for session in deadSessions { destroy(session) }
+        for upstream in shared + deadUpstreams { destroy(upstream) }
+        requestBuffer.deallocate()
+        replyBuffer.deallocate()
+    }
+
+    // MARK: What the performer takes
+
+    /// The next thing to do; nil when there is nothing left.
+    package func nextAction() -> Action? {
+        guard performed < actions.count else {
+            actions.removeAll(keepingCapacity: true)
+            performed = 0
+            return nil
+        }
+        defer { performed += 1 }
+        return actions[performed]
+    }
+
+    /// A session with output to send, once.
+    package func nextDirtySession() -> SessionRef? {
+        while let session = dirtySessions.popLast() {
+            session.pointee.isDirty = false
+            if session.pointee.phase != .gone { return session }
+        }
+        return nil
+    }
+
+    /// A connection with bytes to hand over, once.
+    package func nextDirtyUpstream() -> UpstreamRef? {
+        while let upstream = dirtyUpstreams.popLast() {
+            upstream.pointee.isDirty = false
+            if upstream.pointee.state != .gone { return upstream }
+        }
+        return nil
+    }
+
+    /// Frees sessions and connections that ended. All actions must have been performed.
+    package func reap() {
+        precondition(performed == actions.count || actions.isEmpty)
+        if !deadSessions.isEmpty {
+            dirtySessions.removeAll { $0.pointee.phase == .gone }
+            for session in deadSessions { destroy(session) }
+            deadSessions.removeAll(keepingCapacity: true)
+        }
+        if !deadUpstreams.isEmpty {
+            dirtyUpstreams.removeAll { $0.pointee.state == .gone }
+            unready.removeAll { $0.pointee.state == .gone }
+            for upstream in deadUpstreams { destroy(upstream) }
+            deadUpstreams.removeAll(keepingCapacity: true)
+        }
+    }
+
+    /// Moves the clock. Never backwards.
+    package func advance(to instant: Instant) {
+        if instant > now { now = instant }
+    }
+
+    // MARK: Life and death
+
+    func makeUpstream(
+        route: Int,
+        _ user: UserIndex,
+        _ version: UInt8,
+        owner: SessionRef?
+    ) -> UpstreamRef {
+        lastUpstreamID += 1
+        let upstream = UpstreamRef.allocate(capacity: 1)
+        upstream.initialize(
+            to: Upstream(
+                id: lastUpstreamID,
+                route: route,
+                user: user,
+                protocolVersion: version,
+                owner: owner
+            )
+        )
+        return upstream
+    }
+
+    private func destroy(_ upstream: UpstreamRef) {
+        upstream.deinitialize(count: 1)
+        upstream.deallocate()
+    }
+
+    private func destroy(_ session: SessionRef) {
+        session.deinitialize(count: 1)
+        session.deallocate()
+    }
+
+    func unlink(_ session: SessionRef) {
+        let (previous, next) = (session.pointee.previous, session.pointee.next)
+        if let previous { previous.pointee.next = next } else { firstSession = next }
+        next?.pointee.previous = previous
+        session.pointee.previous = nil
+        session.pointee.next = nil
+    }
+
+    // MARK: Marks
+
+    @inline(__always)
+    func markDirty(_ session: SessionRef) {
+        guard !session.pointee.isDirty else { return }
+        session.pointee.isDirty = true
+        dirtySessions.append(session)
+    }
+
+    @inline(__always)
+    func markDirty(_ upstream: UpstreamRef) {
+        guard !upstream.pointee.isDirty else { return }
+        upstream.pointee.isDirty = true
+        dirtyUpstreams.append(upstream)
+    }
+
+    func report(_ event: Event) {
+        actions.append(.report(event))
+    }
+
+    /// The session's requests may be looked at again.
+    func unblock(_ session: SessionRef, _ block: Session.Blocks) {
+        guard !session.pointee.blocks.isDisjoint(with: block) else { return }
+        session.pointee.blocks.subtract(block)
+        guard session.pointee.blocks.isEmpty, !session.pointee.isRunnable else { return }
+        session.pointee.isRunnable = true
+        runnable.append(session)
+    }
+
+    /// Runs the sessions that were unblocked, until none is left. Ends every event.
+    func settle() {
+        while let session = runnable.popLast() {
+            session.pointee.isRunnable = false
+            resume(session)
+        }
+    }
+
+    /// Tells the performer to start or stop reading, if that has changed.
+    @inline(__always)
+    func updateReading(_ session: SessionRef) {
+        let wanted = session.pointee.wantsInput
+        guard wanted != session.pointee.isRead, session.pointee.phase != .gone else { return }
+        session.pointee.isRead = wanted
+        actions.append(.setSessionReading(session))
+    }
+}

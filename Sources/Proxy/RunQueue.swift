@@ -1,0 +1,91 @@
+// The replies that an upstream connection owes, in the order in which they will come.
+//
+//      head                     sent │ not handed over yet
+//       ▼                            ▼
+//   ┌────────┬────────┬────────┬────────┬────────┐
+//   │ s1 ×3  │ s2 ×1  │ s1 ×1  │ s3 ×16 │ s2 ×2  │        one entry a run, not one a command
+//   └────────┴────────┴────────┴────────┴────────┘
+//
+// A run is never partly handed over: the outgoing buffer goes to TLS whole, and a run that went
+// is closed to further requests. So when a connection is lost, every run is one of two things:
+// sent (the outcome is unknown) or unsent (nothing happened yet).
+
+/// Consecutive requests of one session on one upstream connection.
+struct Run: BitwiseCopyable {
+    var session: SessionRef
+    /// Replies still to come. At least 1 while the run is in the queue.
+    var replies: UInt32
+    /// Bytes that the requests take in the outgoing buffer; of no meaning once handed over.
+    var bytes: UInt32
+    /// When the first of them began to wait for the connection; only looked at while unsent.
+    var since: Instant
+}
+
+/// A ring of runs that grows and never shrinks.
+struct RunQueue: ~Copyable {
+    private var storage: UnsafeMutablePointer<Run>?
+    private var capacity = 0
+    private var first = 0
+    private(set) var count = 0
+
+    deinit {
+        storage?.deallocate()
+    }
+
+    var isEmpty: Bool { count == 0 }
+
+    /// The oldest run; there must be one.
+    @inline(__always)
+    var head: UnsafeMutablePointer<Run> {
+        precondition(count > 0)
+        return self[0]
+    }
+
+    /// The newest run; there must be one.
+    @inline(__always)
+    var last: UnsafeMutablePointer<Run> {
+        precondition(count > 0)
+        return self[count &- 1]
+    }
+
+    /// The run at `index`, counted from the oldest.
+    @inline(__always)
+    subscript(index: Int) -> UnsafeMutablePointer<Run> {
+        // swift-format-ignore: NeverForceUnwrap
+        storage! + ((first &+ index) & (capacity &- 1))
+    }
+
+    @inline(__always)
+    mutating func append(_ run: Run) {
+        if count == capacity { grow() }
+        // swift-format-ignore: NeverForceUnwrap
+        storage![(first &+ count) & (capacity &- 1)] = run
+        count &+= 1
+    }
+
+    @inline(__always)
+    mutating func removeFirst() {
+        precondition(count > 0)
+        first = (first &+ 1) & (capacity &- 1)
+        count &-= 1
+    }
+
+    mutating func removeLast(_ amount: Int) {
+        precondition(amount <= count)
+        count &-= amount
+    }
+
+    mutating func removeAll() {
+        count = 0
+    }
+
+    private mutating func grow() {
+        let size = max(16, capacity * 2)
+        let memory = UnsafeMutablePointer<Run>.allocate(capacity: size)
+        for index in 0..<count { (memory + index).initialize(to: self[index].pointee) }
+        storage?.deallocate()
+        storage = memory
+        capacity = size
+        first = 0
+    }
+}

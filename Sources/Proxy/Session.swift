@@ -1,0 +1,132 @@
+// One client connection's life, as the proxy sees it.
+//
+//            FIN from the client               everything owed is delivered
+//     open ───────────────────────► finished ─────────────────────────────┐
+//      │                                │                                 ▼
+//      │ QUIT, violation, error in      │ the same                      gone ──► freed, once no
+//      ├─ place of state, loss, drain ──┴──────────► closing ────────────►▲      connection owes
+//      │                                      (unread output goes first)  │      it a reply
+//      └───────────── reset, or a failed write ───────────────────────────┘
+//
+//     open      requests are read, framed and passed on
+//     finished  no more bytes will come; what came is still served
+//     closing   nothing more is read or passed on; what is in `output` still goes out
+//     gone      the socket is closed; replies still owed are counted and thrown away
+//
+// A session runs in one of two lanes. In the shared lane its plain commands go to a connection
+// that it shares; a command that ties itself to its connection moves it, once nothing is owed, to
+// the own lane, where one upstream connection serves it alone until it leaves.
+
+import RESP
+
+/// Where a session lives: allocated by the router, valid until `Action.closeSession` was
+/// performed and the router reaped it.
+package typealias SessionRef = UnsafeMutablePointer<Session>
+
+/// See the head of this file.
+package struct Session: ~Copyable {
+    enum Phase: UInt8 {
+        case open
+        case finished
+        case closing
+        case gone
+    }
+
+    enum Lane: UInt8 {
+        case shared
+        case own
+    }
+
+    /// Why requests of this session are not looked at right now. Empty: they are.
+    struct Blocks: OptionSet {
+        let rawValue: UInt8
+        /// As many requests in flight as its replies' sizes allow.
+        static let window = Blocks(rawValue: 1)
+        /// The client has not read what it was sent.
+        static let output = Blocks(rawValue: 2)
+        /// The upstream connection has enough bytes waiting.
+        static let upstream = Blocks(rawValue: 4)
+        /// The next request must wait until nothing is owed.
+        static let quiet = Blocks(rawValue: 8)
+        /// HELLO waits for a connection of the wanted protocol.
+        static let facts = Blocks(rawValue: 16)
+        /// The answer to a stand-in for the client's AUTH or HELLO has to come first.
+        static let substitute = Blocks(rawValue: 32)
+        /// The answer to RESET has to come first.
+        static let reset = Blocks(rawValue: 64)
+        /// Waiting for another session to give up its own connection.
+        static let pin = Blocks(rawValue: 128)
+    }
+
+    /// Number of this session in its worker's life; in the log, and what a client is told its
+    /// connection id is as long as it has no connection of its own.
+    package let id: UInt64
+    /// Index into the router's routes.
+    package let route: Int
+    /// Owned by whoever performs the router's actions; the router never looks at it.
+    package var performer: UnsafeMutableRawPointer?
+
+    var phase = Phase.open
+    var lane = Lane.shared
+    var blocks = Blocks()
+    var closeReason = CloseReason.clientClosed
+    /// 2 or 3: what the client speaks, and so the protocol of the connections that serve it.
+    var protocolVersion: UInt8 = 2
+
+    /// Wants a connection of its own, although its commands do not: dedicated mode, big replies.
+    var prefersOwn = false
+    /// Part of a request was already passed on (own lane), and its reply counted as owed.
+    var isMidRequest = false
+    /// Bytes of a request that cannot be framed followed; answered once nothing else is owed.
+    var violation: ProtocolViolation?
+    /// Something was sent on the own connection that ties to it what comes after, so that an error
+    /// in the place of a request ends the session.
+    var carriesState = false
+    /// Something was sent on the own connection that waits for others (BLPOP and its kin).
+    var mayBlock = false
+    /// Delivered instead of the next reply.
+    var substitute: StaticString?
+    /// The performer was last told to read from the client.
+    var isRead = true
+    var isDirty = false
+    var isRunnable = false
+
+    /// Replies that are to come for requests that were passed on.
+    var owed: UInt32 = 0
+    var window: UInt32
+    var windowCap: UInt32
+    /// Replies and their bytes since the window was last judged.
+    var recentReplies: UInt32 = 0
+    var recentReplyBytes = 0
+
+    var framer = RequestFramer()
+    /// Requests that are incomplete or have to wait. May hold an AUTH, hence sensitive.
+    var input = Buffer(sensitive: true)
+    /// Replies that the client's socket did not take yet.
+    var output = Buffer()
+    /// Replies in the router's reply buffer, to be sent from there; comes after `output`, which
+    /// is empty whenever this is not.
+    var directStart: UnsafeRawPointer?
+    var directCount = 0
+
+    /// The connection that owes replies to this session, or serves it alone.
+    var upstream: UpstreamRef?
+    /// When the present wait (blocks.facts, blocks.pin, an unread big reply) began.
+    var waitingSince = Instant(nanoseconds: 0)
+
+    var previous: SessionRef?
+    var next: SessionRef?
+
+    init(id: UInt64, route: Int, prefersOwn: Bool, limits: Limits) {
+        self.id = id
+        self.route = route
+        self.prefersOwn = prefersOwn
+        window = limits.initialWindow
+        windowCap = limits.initialWindow
+    }
+
+    /// Whether bytes from the client are welcome now.
+    package var wantsInput: Bool { phase == .open && blocks.isEmpty }
+
+    var unsent: Int { output.count &+ directCount }
+}

@@ -1,0 +1,154 @@
+// One connection to the server, as the proxy sees it.
+//
+//            demand              TCP and TLS up           login accepted
+//     idle ─────────► connecting ──────────────► loggingIn ─────────────► ready
+//      ▲ ▲                │ failed                  │ refused               │ lost
+//      │ └── no demand ── waiting ◄─────────────────┘                       │
+//      │                  │    ▲                                            │
+//      │                  └────┼──► connecting, when the pause is over      │
+//      └───────────────────────┴────────────────────────────────────────────┘
+//
+//     idle       no connection and nobody who wants one
+//     connecting the performer resolves, connects and shakes hands
+//     loggingIn  the login is out; not one byte of a client's command goes before its success
+//     ready      what is in `outgoing` goes out at the end of each loop turn
+//     waiting    the last attempt failed; the next comes after a pause
+//     gone       an own connection that was given up; freed at the next reap
+//
+// A shared connection's place outlives its connections: commands that wait stay in `outgoing` and
+// in the queue of runs while the place reconnects. An own connection dies with its session.
+
+package import Identity
+import RESP
+
+/// Where an upstream connection lives: allocated and freed by the router.
+package typealias UpstreamRef = UnsafeMutablePointer<Upstream>
+
+/// See the head of this file.
+package struct Upstream: ~Copyable {
+    enum State: UInt8 {
+        case idle
+        case connecting
+        case loggingIn
+        case ready
+        case waiting
+        case gone
+    }
+
+    enum Failure: UInt8 {
+        case unreachable
+        case refused
+    }
+
+    package let id: UInt64
+    /// Index into the router's routes.
+    package let route: Int
+    package let user: UserIndex
+    package let protocolVersion: UInt8
+    /// Owned by whoever performs the router's actions; the router never looks at it.
+    package var performer: UnsafeMutableRawPointer?
+
+    var state = State.idle
+    /// The one session of an own connection.
+    var owner: SessionRef?
+    package let isShared: Bool
+
+    /// Requests that wait to be handed over, in the order of the unsent runs.
+    var outgoing = Buffer()
+    /// The login, before it is handed over. Zeroed behind it.
+    var login = Buffer(sensitive: true)
+    /// The server's answer to the login, as far as it has come.
+    var loginReply = Buffer()
+    var queue = RunQueue()
+    /// How many runs at the end of the queue are not handed over.
+    var unsentRuns = 0
+    var framer = ReplyFramer()
+    /// Bytes of the reply in progress that have been delivered.
+    var partialReply = 0
+    /// Replies are matched by counting. Off for good once the session subscribes, monitors,
+    /// replicates, or turns replies off: from then on its bytes are relayed.
+    var isCounted = true
+    /// Of a relayed connection: RESET went out, its answer ends the relay.
+    var awaitsReset = false
+    /// The last eight bytes relayed and the length of the frame in progress, to see RESET's answer.
+    var lastBytes: UInt64 = 0
+    var frameLength = 0
+
+    /// The performer was last told to read replies.
+    var isRead = true
+    /// Reading is paused for the sake of this session, which leaves a big reply unread.
+    var pausedFor: SessionRef?
+    /// The client is finished: say so to the server when all is handed over.
+    var endsAfterOutgoing = false
+    var isDirty = false
+    var isUnready = false
+
+    /// Sessions that are blocked by `.upstream` or `.facts` on this connection.
+    var waiters: [SessionRef] = []
+
+    var failures = 0
+    var lastFailure = Failure.unreachable
+    /// When the present state ends by itself: pause over, or login unanswered for too long.
+    var deadline = Instant(nanoseconds: 0)
+    var readySince = Instant(nanoseconds: 0)
+    /// What the last login was tried with.
+    var usedCredential: Credential?
+    /// Requests were handed over since the connection is ready.
+    var hasHandedOver = false
+    /// What HELLO answers on this connection, before and after the connection's id.
+    var helloHead: [UInt8] = []
+    var helloTail: [UInt8] = []
+
+    init(id: UInt64, route: Int, user: UserIndex, protocolVersion: UInt8, owner: SessionRef?) {
+        self.id = id
+        self.route = route
+        self.user = user
+        self.protocolVersion = protocolVersion
+        self.owner = owner
+        isShared = owner == nil
+    }
+
+    /// Whether bytes from the server are welcome now.
+    package var wantsReplies: Bool { pausedFor == nil }
+
+    /// Requests of `session` were appended to `outgoing`.
+    @inline(__always)
+    mutating func note(_ session: SessionRef, _ requests: UInt32, _ bytes: Int, _ now: Instant) {
+        let bytes = UInt32(truncatingIfNeeded: bytes)
+        if unsentRuns > 0 {
+            let last = queue.last
+            if last.pointee.session == session
+                && (requests == 0 || state == .ready || last.pointee.since == now)
+            {
+                last.pointee.replies &+= requests
+                last.pointee.bytes &+= bytes
+                return
+            }
+        }
+        // The rest of a request whose run was handed over already needs no run of its own.
+        guard requests > 0 else { return }
+        queue.append(Run(session: session, replies: requests, bytes: bytes, since: now))
+        unsentRuns &+= 1
+    }
+
+    mutating func addWaiter(_ session: SessionRef) {
+        if !waiters.contains(session) { waiters.append(session) }
+    }
+
+    /// Somebody waits for this connection.
+    var isWanted: Bool {
+        owner != nil || !queue.isEmpty
+            || waiters.contains { $0.pointee.blocks.contains(.facts) }
+    }
+
+    var facts: UpstreamFacts {
+        UpstreamFacts(
+            connection: id,
+            route: route,
+            user: user,
+            isShared: isShared,
+            protocolVersion: Int(protocolVersion),
+            failures: failures
+        )
+    }
+}
