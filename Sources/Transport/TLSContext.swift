@@ -12,8 +12,8 @@ import Synchronization
 package struct TLSSettings: Equatable, Sendable {
     /// The lowest protocol version that is acceptable.
     package enum Version: Equatable, Sendable {
-        case v1_2
-        case v1_3
+        case tls12
+        case tls13
     }
 
     /// PEM file of the certificate authorities that are trusted; nil trusts the system's.
@@ -26,7 +26,7 @@ package struct TLSSettings: Equatable, Sendable {
 
     package init(
         caFile: String? = nil,
-        minimumVersion: Version = .v1_2,
+        minimumVersion: Version = .tls12,
         certificateFile: String? = nil,
         keyFile: String? = nil
     ) {
@@ -71,7 +71,7 @@ package final class TLSContext: Sendable {
         self.raw = raw
         trust = settings.caFile ?? "the system's certificate store"
 
-        let version = settings.minimumVersion == .v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION
+        let version = settings.minimumVersion == .tls13 ? TLS1_3_VERSION : TLS1_2_VERSION
         if copenssl_ctx_set_min_proto_version(raw, version) != 1 {
             let what = "the minimum TLS version is not available in this OpenSSL"
             throw TLSContextError(what: what, errorQueue: OpenSSLErrors.drain())
