@@ -52,12 +52,12 @@ let package = Package(
         // Control plane
         .target(
             name: "Credentials",
-            dependencies: ["Identity", "Telemetry"],
+            dependencies: ["Identity", "Telemetry", log],
             swiftSettings: settings
         ),
         .target(
             name: "Configuration",
-            dependencies: ["Identity", "Yams"],
+            dependencies: ["Identity", "Telemetry", log, "Yams"],
             swiftSettings: settings
         ),
 

@@ -1,0 +1,253 @@
+// One record, one line, one write(2).
+//
+//   text   2025-01-31T09:26:53.589Z warning credentials: password file is readable by others mode=0644
+//   json   {"time":"2025-01-31T09:26:53.589Z","level":"warning","label":"credentials","message":…,"mode":"0644"}
+//
+// Invariants: a line is at most `lineLimit` bytes including its newline, which is what a pipe takes
+// without letting another thread's line in between (pipe(7), PIPE_BUF); the only newline in it is its
+// last byte, whatever a message or a value contains. Control characters, line separators and the
+// characters that turn the direction of text are escaped, so that a client's bytes can neither forge
+// a record nor repaint the operator's terminal.
+//
+// No Foundation: this is reached from data-plane threads, and a date formatter would cost them more
+// than everything else in the record.
+
+import Glibc
+package import Logging
+
+/// Writes records to a descriptor as text or as JSON. A value: copying a logger copies it.
+///
+/// Safe from any thread. A line that cannot be written (a full disk, a closed pipe) is dropped:
+/// there is nobody left to tell.
+package struct LineLogHandler: LogHandler {
+    /// Longest line in bytes, its newline included: PIPE_BUF on Linux.
+    package static let lineLimit = 4096
+    /// Longest message in escaped bytes; what is beyond is cut off and marked with `…`.
+    package static let messageLimit = 2048
+    /// Longest single value in escaped bytes; what is beyond is cut off and marked with `…`.
+    package static let valueLimit = 1024
+
+    package var metadata: Logger.Metadata = [:]
+    package var metadataProvider: Logger.MetadataProvider?
+    package var logLevel: Logger.Level
+
+    private let label: String
+    private let format: LogFormat
+    private let descriptor: Int32
+
+    package init(label: String, level: Logger.Level, format: LogFormat, descriptor: Int32) {
+        self.label = label
+        self.logLevel = level
+        self.format = format
+        self.descriptor = descriptor
+    }
+
+    package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    package func log(event: LogEvent) {
+        var fields = metadata
+        if let provided = metadataProvider?.get() {
+            fields.merge(provided) { _, newer in newer }
+        }
+        if let own = event.metadata {
+            fields.merge(own) { _, newer in newer }
+        }
+        if let error = event.error {
+            fields["error"] = .string("\(error)")
+        }
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        write(
+            line(
+                seconds: Int64(now.tv_sec), nanoseconds: Int64(now.tv_nsec), level: event.level,
+                message: event.message.description, fields: fields))
+    }
+
+    /// The record as bytes, newline included. Fields stand in the order of their names.
+    package func line(
+        seconds: Int64, nanoseconds: Int64, level: Logger.Level, message: String,
+        fields: Logger.Metadata
+    ) -> [UInt8] {
+        var line = LineBuffer(limit: Self.lineLimit - 1)
+        let sorted = fields.sorted { $0.key < $1.key }
+        switch format {
+        case .text:
+            line.appendTimestamp(seconds: seconds, nanoseconds: nanoseconds)
+            line.append(" ")
+            line.append(level.rawValue)
+            line.append(" ")
+            line.appendEscaped(label, limit: Self.valueLimit)
+            line.append(": ")
+            line.appendEscaped(message, limit: Self.messageLimit)
+            for (key, value) in sorted {
+                line.appendWhole(reserving: " …".utf8.count) { field in
+                    field.append(" ")
+                    field.appendEscaped(key, limit: Self.valueLimit)
+                    field.append("=")
+                    field.appendQuotedIfNeeded(Self.text(of: value), limit: Self.valueLimit)
+                }
+            }
+            if line.isCut { line.append(" …") }
+        case .json:
+            line.append("{\"time\":\"")
+            line.appendTimestamp(seconds: seconds, nanoseconds: nanoseconds)
+            line.append("\",\"level\":\"")
+            line.append(level.rawValue)
+            line.append("\",\"label\":")
+            line.appendJSON(label, limit: Self.valueLimit)
+            line.append(",\"message\":")
+            line.appendJSON(message, limit: Self.messageLimit)
+            for (key, value) in sorted where !Self.reservedKeys.contains(key) {
+                line.appendWhole(reserving: ",\"cut\":true}".utf8.count) { field in
+                    field.append(",")
+                    field.appendJSON(key, limit: Self.valueLimit)
+                    field.append(":")
+                    field.appendJSON(Self.text(of: value), limit: Self.valueLimit)
+                }
+            }
+            line.append(line.isCut ? ",\"cut\":true}" : "}")
+        }
+        line.bytes.append(UInt8(ascii: "\n"))
+        return line.bytes
+    }
+
+    /// The names that a JSON record uses for itself; a field of that name would make the object
+    /// mean two things.
+    private static let reservedKeys: Set<String> = ["time", "level", "label", "message", "cut"]
+
+    private static func text(of value: Logger.Metadata.Value) -> String {
+        switch value {
+        case .string(let text): text
+        case .stringConvertible(let value): value.description
+        case .array(let values):
+            "[" + values.map(text(of:)).joined(separator: ", ") + "]"
+        case .dictionary(let values):
+            "{"
+                + values.sorted { $0.key < $1.key }
+                .map { "\($0.key): \(text(of: $0.value))" }.joined(separator: ", ") + "}"
+        }
+    }
+
+    private func write(_ line: [UInt8]) {
+        line.withUnsafeBytes { bytes in
+            // A second round happens only when a signal interrupted the call.
+            while Glibc.write(descriptor, bytes.baseAddress, bytes.count) == -1, errno == EINTR {}
+        }
+    }
+}
+
+/// A line being built: never longer than its limit, never with a newline inside.
+private struct LineBuffer {
+    var bytes: [UInt8] = []
+    /// A field was left out because it did not fit any more.
+    private(set) var isCut = false
+    private let limit: Int
+
+    init(limit: Int) {
+        self.limit = limit
+        bytes.reserveCapacity(256)
+    }
+
+    mutating func append(_ text: String) {
+        bytes.append(contentsOf: text.utf8)
+    }
+
+    /// Adds what `body` adds, or nothing of it when that would leave fewer than `reserving` bytes:
+    /// half a field would be a lie in text and broken syntax in JSON.
+    mutating func appendWhole(reserving: Int, _ body: (inout LineBuffer) -> Void) {
+        let before = bytes.count
+        body(&self)
+        if bytes.count + reserving > limit {
+            bytes.removeLast(bytes.count - before)
+            isCut = true
+        }
+    }
+
+    /// `2025-01-31T09:26:53.589Z`, from the civil calendar's arithmetic in `gmtime_r`.
+    mutating func appendTimestamp(seconds: Int64, nanoseconds: Int64) {
+        var time = time_t(seconds)
+        var parts = tm()
+        guard gmtime_r(&time, &parts) != nil else {
+            append("\(seconds)")
+            return
+        }
+        appendDigits(Int(parts.tm_year) + 1900, width: 4)
+        append("-")
+        appendDigits(Int(parts.tm_mon) + 1, width: 2)
+        append("-")
+        appendDigits(Int(parts.tm_mday), width: 2)
+        append("T")
+        appendDigits(Int(parts.tm_hour), width: 2)
+        append(":")
+        appendDigits(Int(parts.tm_min), width: 2)
+        append(":")
+        appendDigits(Int(parts.tm_sec), width: 2)
+        append(".")
+        appendDigits(Int(nanoseconds / 1_000_000), width: 3)
+        append("Z")
+    }
+
+    private mutating func appendDigits(_ number: Int, width: Int) {
+        let digits = String(number)
+        for _ in 0..<max(0, width - digits.utf8.count) { bytes.append(UInt8(ascii: "0")) }
+        append(digits)
+    }
+
+    /// As it is when it is one word, in quotes otherwise: `key=value with=signs` would be ambiguous.
+    mutating func appendQuotedIfNeeded(_ text: String, limit: Int) {
+        let needsQuotes =
+            text.isEmpty || text.utf8.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3d }
+        if needsQuotes { append("\"") }
+        appendEscaped(text, limit: limit, escapingQuotes: needsQuotes)
+        if needsQuotes { append("\"") }
+    }
+
+    /// A JSON string with its quotes.
+    mutating func appendJSON(_ text: String, limit: Int) {
+        append("\"")
+        appendEscaped(text, limit: limit, escapingQuotes: true)
+        append("\"")
+    }
+
+    /// Escapes as JSON does, which reads well in text too. `\` is always escaped: otherwise a text
+    /// that contains `\n` as two characters would look like an escaped newline.
+    mutating func appendEscaped(_ text: String, limit: Int, escapingQuotes: Bool = false) {
+        let end = bytes.count + limit
+        for scalar in text.unicodeScalars {
+            let before = bytes.count
+            switch scalar {
+            case "\n": append("\\n")
+            case "\r": append("\\r")
+            case "\t": append("\\t")
+            case "\\": append("\\\\")
+            case "\"" where escapingQuotes: append("\\\"")
+            case _ where Self.isUnprintable(scalar): appendUnicodeEscape(scalar)
+            default: bytes.append(contentsOf: scalar.utf8)
+            }
+            if bytes.count > end - "…".utf8.count {
+                bytes.removeLast(bytes.count - before)
+                append("…")
+                return
+            }
+        }
+    }
+
+    private mutating func appendUnicodeEscape(_ scalar: Unicode.Scalar) {
+        for unit in scalar.utf16 {
+            let digits = String(unit, radix: 16)
+            append("\\u" + String(repeating: "0", count: 4 - digits.utf8.count) + digits)
+        }
+    }
+
+    /// Control characters (C0, DEL, C1), line and paragraph separators, zero-width and
+    /// direction-changing characters, byte order marks, tags.
+    private static func isUnprintable(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator, .privateUse, .unassigned: true
+        default: false
+        }
+    }
+}
