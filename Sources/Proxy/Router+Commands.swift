@@ -281,7 +281,9 @@ extension Router {
             session.pointee.blocks.insert(.quiet)
             return false
         }
-        guard pinnedCount < limits.maximumPinned else {
+        // Dedicated connections are bounded by the number of sessions.
+        let isDedicated = routes[session.pointee.route].isDedicated
+        guard isDedicated || pinnedCount < limits.maximumPinned else {
             session.pointee.blocks.insert(.pin)
             session.pointee.waitingSince = now
             pinWaiters.append(session)

@@ -1,1 +1,183 @@
-// Server
+// The data plane as a whole: listeners, one acceptor thread, worker threads.
+//
+//     start ──► running ── drain(within:) ──► draining ── all sessions ended, or time is up ──► ended
+
+import Glibc
+package import Identity
+package import Logging
+import Proxy
+import Synchronization
+package import Transport
+
+/// Why the data plane could not start.
+package enum ServerError: Error, CustomStringConvertible {
+    case listen(ListenError)
+    case system(SystemError, doing: String)
+
+    package var description: String {
+        switch self {
+        case .listen(let error): error.description
+        case .system(let error, let doing): "\(doing): \(error)"
+        }
+    }
+}
+
+/// A running data plane. Usable from any thread.
+package final class Server: Sendable {
+    /// Descriptors kept for connections to servers, the log, and what else the process opens.
+    package static let reservedDescriptors = 64
+
+    /// What each listener is bound to, in the configuration's order.
+    package let addresses: [[SocketAddress]]
+    private let workers: [WorkerHandle]
+    private let acceptor = Mailbox<AcceptorMessage>()
+    private let threads: Mutex<[Thread]>
+    private let resolver: Resolver
+
+    /// Binds all listeners, then starts the threads.
+    ///
+    /// - Parameters:
+    ///   - refresh: asks for a user's credential to be fetched again and published; called on
+    ///     worker threads, must not block.
+    /// - Throws: `ServerError`; nothing is left behind then.
+    package init(
+        _ configuration: ServerConfiguration,
+        logger: Logger,
+        refresh: @escaping @Sendable (UserIndex) -> Void
+    ) throws(ServerError) {
+        var sockets: [(ListeningSocket, listener: Int)] = []
+        var addresses: [[SocketAddress]] = []
+        for (index, listener) in configuration.listeners.enumerated() {
+            do throws(ListenError) {
+                let bound = try ListeningSocket.bind(
+                    to: listener.endpoint,
+                    options: listener.options
+                )
+                sockets += bound.map { ($0, index) }
+                addresses.append(bound.map(\.address))
+            } catch {
+                for (socket, _) in sockets { socket.close() }
+                throw .listen(error)
+            }
+        }
+        self.addresses = addresses
+        resolver = Resolver()
+        workers = (0..<configuration.threads).map { _ in WorkerHandle() }
+        var started: [Thread] = []
+        do throws(SystemError) {
+            for (index, handle) in workers.enumerated() {
+                var logger = logger
+                if configuration.threads > 1 { logger[metadataKey: "worker"] = "\(index)" }
+                started.append(
+                    try Self.startWorker(index, configuration, handle, resolver, logger, refresh)
+                )
+            }
+            started.append(
+                try Self.startAcceptor(
+                    sockets,
+                    acceptor,
+                    workers,
+                    Self.maximumSessions(configuration),
+                    logger
+                )
+            )
+        } catch {
+            for handle in workers { handle.mailbox.post(.stop) }
+            for thread in started { thread.join() }
+            for (socket, _) in sockets { socket.close() }
+            throw .system(error, doing: "cannot start the data plane")
+        }
+        threads = Mutex(started)
+    }
+
+    /// What the configuration allows, and what the descriptors suffice for.
+    private static func maximumSessions(_ configuration: ServerConfiguration) -> Int {
+        let descriptors = ProcessLimits.raiseDescriptorLimit()
+        let perSession = configuration.listeners.contains { $0.isDedicated } ? 2 : 1
+        let own =
+            perSession == 2 ? 0 : min(configuration.limits.maximumPinned, descriptors / 4)
+        let enough = max(1, (descriptors - reservedDescriptors - own) / perSession)
+        return min(configuration.maximumSessions, enough)
+    }
+
+    private static func startWorker(
+        _ index: Int,
+        _ configuration: ServerConfiguration,
+        _ handle: WorkerHandle,
+        _ resolver: Resolver,
+        _ logger: Logger,
+        _ refresh: @escaping @Sendable (UserIndex) -> Void
+    ) throws(SystemError) -> Thread {
+        try Thread.start(name: "worker \(index)") {
+            do throws(SystemError) {
+                let worker = try Worker(
+                    configuration: configuration,
+                    handle: handle,
+                    resolver: resolver,
+                    logger: logger,
+                    seed: UInt64.random(in: .min ... .max),
+                    refresh: refresh
+                )
+                worker.run()
+            } catch {
+                logger.critical("worker \(index) cannot start: \(error)")
+                exit(71)
+            }
+        }
+    }
+
+    private static func startAcceptor(
+        _ sockets: [(ListeningSocket, listener: Int)],
+        _ mailbox: Mailbox<AcceptorMessage>,
+        _ workers: [WorkerHandle],
+        _ maximumSessions: Int,
+        _ logger: Logger
+    ) throws(SystemError) -> Thread {
+        try Thread.start(name: "acceptor") {
+            do throws(SystemError) {
+                let acceptor = try Acceptor(
+                    sockets: sockets,
+                    mailbox: mailbox,
+                    workers: workers,
+                    maximumSessions: maximumSessions,
+                    logger: logger
+                )
+                acceptor.run()
+            } catch {
+                logger.critical("the acceptor cannot start: \(error)")
+                exit(71)
+            }
+        }
+    }
+
+    /// Hands a credential to every worker.
+    package func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        for worker in workers { worker.mailbox.post(.credential(user, snapshot)) }
+    }
+
+    /// Clients that are connected.
+    package var sessionCount: Int {
+        workers.reduce(0) { $0 + $1.sessions.load(ordering: .relaxed) }
+    }
+
+    /// Stops accepting, lets the sessions finish what is owed for as long as `limit`, ends the
+    /// rest, and returns when all threads have ended. Once, and from a thread of the caller's.
+    ///
+    /// - Returns: how many sessions had to be ended because time was up.
+    @discardableResult
+    package func drain(within limit: Duration) -> Int {
+        acceptor.post(.stop)
+        for worker in workers { worker.mailbox.post(.drain) }
+        let end = monotonicNanoseconds() &+ limit.nanoseconds
+        while sessionCount > 0 && monotonicNanoseconds() < end { usleep(5_000) }
+        let rest = sessionCount
+        for worker in workers { worker.mailbox.post(.stop) }
+        let threads = threads.withLock { threads in
+            defer { threads = [] }
+            return threads
+        }
+        for thread in threads { thread.join() }
+        resolver.close()
+        return rest
+    }
+}

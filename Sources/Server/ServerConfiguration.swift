@@ -1,0 +1,114 @@
+// What the data plane is started with: values only, ready to use, nothing left to look up.
+
+package import Identity
+package import Proxy
+package import Transport
+
+/// One server that users log in to.
+package struct UpstreamTarget: Sendable {
+    /// The configuration's name for it; appears in the log.
+    package var name: String
+    /// Resolved anew at each connect.
+    package var host: String
+    package var port: UInt16
+    /// Whom the certificate must be for, and what is sent as SNI.
+    package var serverName: String
+    /// nil: plaintext, because the operator said `tls: off`.
+    package var tls: TLSContext?
+    /// For one address, TCP and TLS handshake together.
+    package var connectTimeout: Duration
+    package var keepAlive: KeepAlive
+    /// TCP_USER_TIMEOUT; zero leaves it to the system.
+    package var userTimeout: Duration
+
+    package init(
+        name: String,
+        host: String,
+        port: UInt16,
+        serverName: String,
+        tls: TLSContext?,
+        connectTimeout: Duration,
+        keepAlive: KeepAlive,
+        userTimeout: Duration
+    ) {
+        self.name = name
+        self.host = host
+        self.port = port
+        self.serverName = serverName
+        self.tls = tls
+        self.connectTimeout = connectTimeout
+        self.keepAlive = keepAlive
+        self.userTimeout = userTimeout
+    }
+
+    var address: String { host.utf8.contains(58) ? "[\(host)]:\(port)" : "\(host):\(port)" }
+}
+
+/// One RBAC user that the proxy may become. Its index is its `UserIndex`.
+package struct UpstreamUser: Sendable {
+    /// The configuration's name for it.
+    package var name: String
+    /// The name it logs in with.
+    package var userName: String
+    /// Where its credential comes from, in words for the log.
+    package var source: String
+    /// Index into `targets`.
+    package var target: Int
+
+    package init(name: String, userName: String, source: String, target: Int) {
+        self.name = name
+        self.userName = userName
+        self.source = source
+        self.target = target
+    }
+}
+
+/// One place to listen on, and what its clients become.
+package struct Listener: Sendable {
+    package var endpoint: Endpoint
+    package var options: ListenOptions
+    package var user: UserIndex
+    /// One upstream connection per client.
+    package var isDedicated: Bool
+
+    package init(
+        endpoint: Endpoint,
+        options: ListenOptions,
+        user: UserIndex,
+        isDedicated: Bool
+    ) {
+        self.endpoint = endpoint
+        self.options = options
+        self.user = user
+        self.isDedicated = isDedicated
+    }
+}
+
+/// Everything that a `Server` needs.
+package struct ServerConfiguration: Sendable {
+    package var targets: [UpstreamTarget]
+    package var users: [UpstreamUser]
+    package var listeners: [Listener]
+    /// Worker threads, at least 1.
+    package var threads: Int
+    /// Bounds of each worker.
+    package var limits: Limits
+    /// Clients at the same time, in all workers.
+    package var maximumSessions: Int
+
+    package init(
+        targets: [UpstreamTarget],
+        users: [UpstreamUser],
+        listeners: [Listener],
+        threads: Int,
+        limits: Limits,
+        maximumSessions: Int
+    ) {
+        self.targets = targets
+        self.users = users
+        self.listeners = listeners
+        self.threads = threads
+        self.limits = limits
+        self.maximumSessions = maximumSessions
+    }
+}

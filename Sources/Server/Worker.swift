@@ -1,0 +1,630 @@
+// One thread of the data plane: it performs on sockets what its router decides.
+//
+//      one loop turn
+//   ┌──────────────────────────────────────────────────────────────────────────────────────┐
+//   │ each ready client:     one recv ──► router.didReceive                                │
+//   │ each ready upstream:   one recv ──► decrypt ──► router.didReceive ──► one send per   │
+//   │                                                                       client         │
+//   │ turn end:              each touched upstream: encrypt all, one send                  │
+//   │                        each session with an answer of our own: one send              │
+//   └──────────────────────────────────────────────────────────────────────────────────────┘
+//
+// Nothing is shared with other workers. Three things come in from other threads, through one
+// mailbox: accepted clients, credentials, resolved names, and the orders to drain and stop.
+
+import Glibc
+import Identity
+import Logging
+import Proxy
+import Synchronization
+import Transport
+
+/// What other threads tell a worker.
+enum WorkerMessage: Sendable {
+    /// An accepted descriptor, now the worker's, and the listener it came through.
+    case client(Int32, listener: Int)
+    case credential(UserIndex, CredentialSnapshot)
+    case resolved(UInt64, ResolveResult)
+    case drain
+    /// Ends what is left.
+    case stop
+}
+
+/// The part of a worker that other threads may touch.
+final class WorkerHandle: Sendable {
+    let mailbox = Mailbox<WorkerMessage>()
+    /// Clients that were given to this worker and have not left.
+    let sessions = Atomic(0)
+}
+
+/// See the head of this file.
+final class Worker {
+    /// Grain of the router's time-outs while it has any.
+    private static let tick: UInt64 = 20_000_000
+    /// Ciphertext waiting for the kernel above which no more is handed over.
+    private static let ciphertextLimit = 1_048_576
+
+    let configuration: ServerConfiguration
+    let handle: WorkerHandle
+    private let loop: EventLoop
+    private let router: Router
+    private let pool = ChunkPool()
+    private let resolver: Resolver
+    private let refresh: @Sendable (UserIndex) -> Void
+    private var log: EventLog
+    private let ticker: UnsafeMutablePointer<TimerWatcher>
+
+    private var closedClients: [ClientSocketRef] = []
+    /// By upstream id: so that an answer of the resolver finds its socket, or finds it gone.
+    private var upstreams: [UInt64: UpstreamSocket] = [:]
+    private var closedUpstreams: [UpstreamSocket] = []
+    /// Upstream connections that may be read again and may have bytes received before.
+    private var resumed: [UInt64] = []
+
+    /// - Parameter refresh: asks for a user's credential to be fetched again; must not block.
+    init(
+        configuration: ServerConfiguration,
+        handle: WorkerHandle,
+        resolver: Resolver,
+        logger: Logger,
+        seed: UInt64,
+        refresh: @escaping @Sendable (UserIndex) -> Void
+    ) throws(SystemError) {
+        self.configuration = configuration
+        self.handle = handle
+        self.resolver = resolver
+        self.refresh = refresh
+        log = EventLog(configuration: configuration, logger: logger)
+        loop = try EventLoop()
+        router = Router(
+            limits: configuration.limits,
+            routes: configuration.listeners.map {
+                Route(user: $0.user, isDedicated: $0.isDedicated)
+            },
+            userCount: configuration.users.count,
+            clientName: "redis-auth-proxy",
+            seed: seed
+        )
+        ticker = .allocate(capacity: 1)
+        ticker.initialize(to: TimerWatcher())
+    }
+
+    deinit {
+        ticker.deinitialize(count: 1)
+        ticker.deallocate()
+    }
+
+    private var pointer: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
+
+    /// Runs until the worker is drained or stopped.
+    func run() {
+        let now = Instant(nanoseconds: monotonicNanoseconds())
+        router.advance(to: now)
+        handle.mailbox.attach(to: loop) { [unowned self] messages in
+            for message in messages { receive(message) }
+        }
+        ticker.pointee.prepare(
+            loop: loop,
+            callback: { owner in
+                Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onTick() }
+            },
+            owner: pointer
+        )
+        loop.onTurnEnd(
+            { owner in
+                Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onTurnEnd() }
+            },
+            owner: pointer
+        )
+        for route in configuration.listeners.indices
+        where !configuration.listeners[route].isDedicated {
+            router.warm(route: route)
+        }
+        loop.run()
+        shutDown()
+    }
+
+    /// Leaves nothing open behind.
+    private func shutDown() {
+        router.endAll()
+        perform()
+        ticker.pointee.stop()
+        for socket in upstreams.values { close(socket) }
+        upstreams = [:]
+        for message in handle.mailbox.close() {
+            if case .client(let descriptor, _) = message {
+                Socket.close(descriptor)
+                handle.sessions.subtract(1, ordering: .relaxed)
+            }
+        }
+        free()
+        closedUpstreams = []
+    }
+
+    // MARK: Messages
+
+    private func receive(_ message: WorkerMessage) {
+        advance()
+        switch message {
+        case .client(let descriptor, let listener):
+            open(descriptor, listener)
+        case .credential(let user, let snapshot):
+            router.publish(snapshot, for: user)
+        case .resolved(let id, let result):
+            if let socket = upstreams[id] { didResolve(socket, result) }
+        case .drain:
+            router.drain()
+        case .stop:
+            router.endAll()
+            loop.stop()
+        }
+        perform()
+    }
+
+    private func open(_ descriptor: Int32, _ listener: Int) {
+        guard !router.isDraining else {
+            Socket.close(descriptor)
+            handle.sessions.subtract(1, ordering: .relaxed)
+            return
+        }
+        let session = router.openSession(route: listener)
+        let client = ClientSocketRef.allocate(capacity: 1)
+        client.initialize(
+            to: ClientSocket(
+                descriptor: descriptor,
+                session: session,
+                worker: Unmanaged.passUnretained(self)
+            )
+        )
+        session.pointee.performer = UnsafeMutableRawPointer(client)
+        client.pointee.watcher.prepare(
+            loop: loop,
+            descriptor: descriptor,
+            callback: { owner, readiness in
+                let client = owner.assumingMemoryBound(to: ClientSocket.self)
+                client.pointee.worker._withUnsafeGuaranteedRef {
+                    $0.onReady(client, Readiness(rawValue: readiness))
+                }
+            },
+            owner: UnsafeMutableRawPointer(client)
+        )
+        client.pointee.watcher.start(.read)
+    }
+
+    // MARK: Turns
+
+    private func advance() {
+        router.advance(to: Instant(nanoseconds: loop.now))
+    }
+
+    private func onTick() {
+        advance()
+        router.tick()
+        perform()
+        if router.wantsTicks { ticker.pointee.start(after: Self.tick) }
+    }
+
+    private func onTurnEnd() {
+        while let id = resumed.popLast() {
+            if let socket = upstreams[id] { pump(socket) }
+        }
+        var more = true
+        while more {
+            more = false
+            while let upstream = router.nextDirtyUpstream() {
+                more = true
+                flush(upstream)
+            }
+            while let session = router.nextDirtySession() {
+                more = true
+                flush(session)
+            }
+            perform()
+        }
+        if !resumed.isEmpty { loop.runAnotherTurn() }
+        router.reap()
+        free()
+        if router.wantsTicks && !ticker.pointee.isActive {
+            ticker.pointee.start(after: Self.tick)
+        }
+        if router.isDraining && router.sessionCount == 0 { loop.stop() }
+    }
+
+    private func free() {
+        guard !closedClients.isEmpty || !closedUpstreams.isEmpty else { return }
+        for client in closedClients {
+            client.deinitialize(count: 1)
+            client.deallocate()
+        }
+        closedClients.removeAll(keepingCapacity: true)
+        closedUpstreams.removeAll(keepingCapacity: true)
+    }
+
+    /// Carries out what the router decided.
+    private func perform() {
+        while let action = router.nextAction() {
+            switch action {
+            case .connect(let upstream): connect(upstream)
+            case .disconnect(let upstream):
+                if let socket = upstreams[upstream.pointee.id] { close(socket) }
+            case .finishSending(let upstream):
+                if let socket = upstreams[upstream.pointee.id] { finishSending(socket) }
+            case .closeSession(let session): close(session)
+            case .setSessionReading(let session): updateInterest(session)
+            case .setUpstreamReading(let upstream):
+                if let socket = upstreams[upstream.pointee.id] { resume(socket) }
+            case .refreshCredential(let user): refresh(user)
+            case .report(let event): log.write(event, at: loop.now)
+            }
+        }
+    }
+
+    // MARK: Clients
+
+    private func onReady(_ client: ClientSocketRef, _ readiness: Readiness) {
+        advance()
+        let session = client.pointee.session
+        if readiness.contains(.write) && client.pointee.isBlocked {
+            client.pointee.isBlocked = false
+            flush(session)
+            updateInterest(session)
+        }
+        if readiness.contains(.read) && !client.pointee.isClosed && session.pointee.wantsInput {
+            switch Socket.receive(
+                client.pointee.descriptor,
+                into: router.receiveBuffer(for: session)
+            ) {
+            case .bytes(let count): router.didReceive(count, from: session)
+            case .end: router.didReceiveEnd(from: session)
+            case .wouldBlock: break
+            case .failed: router.didLose(session)
+            }
+        }
+        perform()
+    }
+
+    /// One send of what a session has.
+    private func flush(_ session: SessionRef) {
+        guard let performer = session.pointee.performer else { return }
+        let client = performer.assumingMemoryBound(to: ClientSocket.self)
+        if client.pointee.isClosed { return }
+        let output = router.output(of: session)
+        if output.isEmpty { return }
+        if client.pointee.isBlocked {
+            router.didSend(0, to: session)
+            return
+        }
+        switch Socket.send(client.pointee.descriptor, output) {
+        case .sent(let count):
+            let isPartial = count < output.count
+            router.didSend(count, to: session)
+            if isPartial { block(client) }
+        case .wouldBlock:
+            router.didSend(0, to: session)
+            block(client)
+        case .failed:
+            router.didLose(session)
+        }
+    }
+
+    private func block(_ client: ClientSocketRef) {
+        client.pointee.isBlocked = true
+        updateInterest(client.pointee.session)
+    }
+
+    private func updateInterest(_ session: SessionRef) {
+        guard let performer = session.pointee.performer else { return }
+        let client = performer.assumingMemoryBound(to: ClientSocket.self)
+        if client.pointee.isClosed { return }
+        var interest: Readiness = session.pointee.wantsInput ? .read : []
+        if client.pointee.isBlocked { interest.insert(.write) }
+        client.pointee.watcher.start(interest)
+    }
+
+    private func close(_ session: SessionRef) {
+        guard let performer = session.pointee.performer else { return }
+        session.pointee.performer = nil
+        let client = performer.assumingMemoryBound(to: ClientSocket.self)
+        client.pointee.isClosed = true
+        client.pointee.watcher.stop()
+        Socket.close(client.pointee.descriptor)
+        handle.sessions.subtract(1, ordering: .relaxed)
+        closedClients.append(client)
+    }
+
+    // MARK: Upstream: coming up
+
+    private func connect(_ upstream: UpstreamRef) {
+        let id = upstream.pointee.id
+        let user = configuration.users[upstream.pointee.user.rawValue]
+        let target = configuration.targets[user.target]
+        let socket = UpstreamSocket(id: id, upstream: upstream, target: target, worker: self)
+        upstream.pointee.performer = Unmanaged.passUnretained(socket).toOpaque()
+        upstreams[id] = socket
+        let owner = Unmanaged.passUnretained(socket).toOpaque()
+        socket.timer.prepare(
+            loop: loop,
+            callback: { owner in
+                Unmanaged<UpstreamSocket>.fromOpaque(owner)._withUnsafeGuaranteedRef {
+                    $0.worker.onTimeout($0)
+                }
+            },
+            owner: owner
+        )
+        let mailbox = handle.mailbox
+        resolver.resolve(host: target.host, port: target.port) { result in
+            mailbox.post(.resolved(id, result))
+        }
+        socket.timer.start(after: target.connectTimeout.nanoseconds)
+    }
+
+    private func didResolve(_ socket: UpstreamSocket, _ result: ResolveResult) {
+        guard socket.phase == .resolving else { return }
+        switch result {
+        case .success(let addresses):
+            socket.addresses = addresses[...]
+            tryNext(socket)
+        case .failure(let error):
+            socket.failures = [error.description]
+            giveUp(socket)
+        }
+    }
+
+    /// Begins to connect to the next address; the name's others follow if that fails.
+    private func tryNext(_ socket: UpstreamSocket) {
+        drop(socket)
+        while let address = socket.addresses.popFirst() {
+            socket.address = address
+            switch Socket.connect(to: address) {
+            case .inProgress(let descriptor), .connected(let descriptor):
+                socket.phase = .connecting
+                socket.descriptor = descriptor
+                socket.watcher.prepare(
+                    loop: loop,
+                    descriptor: descriptor,
+                    callback: { owner, readiness in
+                        Unmanaged<UpstreamSocket>.fromOpaque(owner)._withUnsafeGuaranteedRef {
+                            $0.worker.onReady($0, Readiness(rawValue: readiness))
+                        }
+                    },
+                    owner: Unmanaged.passUnretained(socket).toOpaque()
+                )
+                socket.watcher.start(.write)
+                socket.timer.start(after: socket.target.connectTimeout.nanoseconds)
+                return
+            case .failed(let error):
+                socket.failures.append("\(address): \(error)")
+            }
+        }
+        giveUp(socket)
+    }
+
+    /// This address did not work out.
+    private func fail(_ socket: UpstreamSocket, _ reason: String) {
+        socket.failures.append("\(socket.address?.description ?? socket.target.address): \(reason)")
+        tryNext(socket)
+    }
+
+    private func giveUp(_ socket: UpstreamSocket) {
+        let reason = socket.failures.joined(separator: "; ")
+        let upstream = socket.upstream
+        close(socket)
+        router.didFailToConnect(upstream, reason: reason)
+    }
+
+    private func onTimeout(_ socket: UpstreamSocket) {
+        advance()
+        let timeout = socket.target.connectTimeout
+        switch socket.phase {
+        case .resolving:
+            socket.failures = ["\(socket.target.host) was not resolved within \(timeout)"]
+            giveUp(socket)
+        case .connecting: fail(socket, "no TCP connection within \(timeout)")
+        case .handshaking: fail(socket, "the TLS handshake did not end within \(timeout)")
+        case .open, .closed: break
+        }
+        perform()
+    }
+
+    private func didConnectTCP(_ socket: UpstreamSocket) {
+        if let error = Socket.finishConnect(socket.descriptor) {
+            fail(socket, error.description)
+            return
+        }
+        // Refused only for a connection that is gone, which the handshake will say.
+        _ = Socket.setNoDelay(socket.descriptor)
+        _ = Socket.setKeepAlive(socket.descriptor, socket.target.keepAlive)
+        let milliseconds = socket.target.userTimeout.nanoseconds / 1_000_000
+        _ = Socket.setUserTimeout(socket.descriptor, milliseconds: Int32(clamping: milliseconds))
+        guard let context = socket.target.tls else {
+            socket.stream = SecureStream(plaintext: pool)
+            didSecure(socket)
+            return
+        }
+        do throws(TLSContextError) {
+            socket.stream = try SecureStream(
+                context: context,
+                serverName: socket.target.serverName,
+                pool: pool
+            )
+        } catch {
+            fail(socket, error.description)
+            return
+        }
+        socket.phase = .handshaking
+        shakeHands(socket)
+    }
+
+    private func shakeHands(_ socket: UpstreamSocket) {
+        guard let stream = socket.stream else { return }
+        let progress = stream.handshake()
+        let result = stream.flush(to: socket.descriptor)
+        switch progress {
+        case .failed(let failure): fail(socket, failure.description)
+        case .done: didSecure(socket)
+        case .needsInput:
+            if case .failed(let error) = result {
+                fail(socket, error.description)
+            } else {
+                socket.watcher.start(stream.unsentByteCount > 0 ? [.read, .write] : .read)
+            }
+        }
+    }
+
+    private func didSecure(_ socket: UpstreamSocket) {
+        socket.phase = .open
+        socket.timer.stop()
+        socket.failures = []
+        socket.addresses = []
+        socket.watcher.start(.read)
+        router.didConnect(socket.upstream)
+        // The server's first bytes may have come with the end of the handshake.
+        perform()
+        pump(socket)
+    }
+
+    // MARK: Upstream: up
+
+    private func onReady(_ socket: UpstreamSocket, _ readiness: Readiness) {
+        advance()
+        switch socket.phase {
+        case .connecting:
+            didConnectTCP(socket)
+        case .handshaking:
+            if readiness.contains(.read), let stream = socket.stream,
+                case .failed(let error) = stream.receiveCiphertext(from: socket.descriptor)
+            {
+                fail(socket, error.description)
+            } else {
+                shakeHands(socket)
+            }
+        case .open:
+            if readiness.contains(.write) { flush(socket.upstream) }
+            if readiness.contains(.read) && socket.phase == .open { receive(socket) }
+        case .resolving, .closed:
+            break
+        }
+        perform()
+    }
+
+    private func receive(_ socket: UpstreamSocket) {
+        guard let stream = socket.stream, socket.upstream.pointee.wantsReplies else { return }
+        switch stream.receiveCiphertext(from: socket.descriptor) {
+        case .bytes, .end: pump(socket)
+        case .wouldBlock: break
+        case .failed(let error): lose(socket, error.description)
+        }
+    }
+
+    /// Decrypts what was received, and sends on what came of it.
+    private func pump(_ socket: UpstreamSocket) {
+        guard let stream = socket.stream else { return }
+        let upstream = socket.upstream
+        while socket.phase == .open && upstream.pointee.wantsReplies {
+            switch stream.decrypt(into: router.replyBuffer) {
+            case .bytes(let count):
+                router.didReceive(count, from: upstream)
+                while let session = router.nextDirtySession() { flush(session) }
+                perform()
+            case .needsInput:
+                if stream.unsentByteCount > 0 { flush(upstream) }
+                return
+            case .closed:
+                lose(socket, "the server closed the connection")
+                return
+            case .failed(let failure):
+                lose(socket, failure.description)
+                return
+            }
+        }
+    }
+
+    /// Reading was paused or may go on.
+    private func resume(_ socket: UpstreamSocket) {
+        guard socket.phase == .open else { return }
+        updateInterest(socket)
+        // What was received before the pause is in no poll's power to report.
+        if socket.upstream.pointee.wantsReplies { resumed.append(socket.id) }
+    }
+
+    private func updateInterest(_ socket: UpstreamSocket) {
+        var interest: Readiness = socket.upstream.pointee.wantsReplies ? .read : []
+        if let stream = socket.stream, stream.unsentByteCount > 0 { interest.insert(.write) }
+        socket.watcher.start(interest)
+    }
+
+    /// Hands over what waits, unless the kernel does not take what was handed over before; then
+    /// one send.
+    private func flush(_ upstream: UpstreamRef) {
+        guard let performer = upstream.pointee.performer else { return }
+        let socket = Unmanaged<UpstreamSocket>.fromOpaque(performer).takeUnretainedValue()
+        guard socket.phase == .open, let stream = socket.stream else { return }
+        if stream.unsentByteCount < Self.ciphertextLimit {
+            let outgoing = router.outgoing(of: upstream)
+            if !outgoing.isEmpty, let failure = stream.encrypt(outgoing) {
+                lose(socket, failure.description)
+                return
+            }
+            router.didHandOver(upstream)
+        }
+        if stream.unsentByteCount > 0 {
+            if case .failed(let error) = stream.flush(to: socket.descriptor) {
+                lose(socket, error.description)
+                return
+            }
+        }
+        updateInterest(socket)
+        if socket.endsAfterFlush && stream.unsentByteCount == 0 {
+            socket.endsAfterFlush = false
+            Socket.shutdownWrite(socket.descriptor)
+        }
+    }
+
+    private func finishSending(_ socket: UpstreamSocket) {
+        guard socket.phase == .open, let stream = socket.stream else { return }
+        stream.closeNotify()
+        socket.endsAfterFlush = true
+        flush(socket.upstream)
+    }
+
+    private func lose(_ socket: UpstreamSocket, _ reason: String) {
+        let upstream = socket.upstream
+        close(socket)
+        router.didLose(upstream, reason: reason)
+        // Sessions that end now get what they were already sent.
+        while let session = router.nextDirtySession() { flush(session) }
+    }
+
+    /// Lets go of the descriptor, not of the attempt.
+    private func drop(_ socket: UpstreamSocket) {
+        guard socket.descriptor >= 0 else { return }
+        socket.watcher.stop()
+        if socket.phase == .open, let stream = socket.stream {
+            stream.closeNotify()
+            _ = stream.flush(to: socket.descriptor)
+        }
+        Socket.close(socket.descriptor)
+        socket.descriptor = -1
+        socket.stream = nil
+    }
+
+    private func close(_ socket: UpstreamSocket) {
+        guard socket.phase != .closed else { return }
+        drop(socket)
+        socket.timer.stop()
+        socket.phase = .closed
+        socket.upstream.pointee.performer = nil
+        upstreams[socket.id] = nil
+        closedUpstreams.append(socket)
+    }
+}
+
+extension Duration {
+    /// Whole nanoseconds, zero if negative.
+    var nanoseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000).partialValue
+            &+ UInt64(attoseconds) / 1_000_000_000
+    }
+}
