@@ -1,0 +1,169 @@
+"""What the proxy's process shows to others and how it lives with its limits."""
+
+import json
+import os
+import resource
+import subprocess
+import time
+from pathlib import Path
+
+from harness import passwords
+from harness.proxy import Listener, Upstream
+from harness.resp import ConnectionClosed, bulk, eventually
+
+DESCRIPTORS = 96
+
+
+def start(start_proxy, server, **settings):
+    return start_proxy(
+        {"cache": Upstream.verified(server)},
+        {"app": server.passwords["app"]},
+        [Listener("app")],
+        **settings,
+    )
+
+
+def readable_by_others(path: str) -> bytes:
+    """What a process of the same user, without root's right to trace, can read there."""
+    command = ["cat", path]
+    if os.geteuid() == 0:
+        drop = ["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]
+        command = ["setpriv", *drop, *command]
+    return subprocess.run(command, capture_output=True, timeout=10).stdout
+
+
+def test_a_password_of_the_environment_is_out_of_reach_of_other_processes(server, start_proxy):
+    password = server.passwords["app"]
+    proxy = start_proxy(
+        {"cache": Upstream.verified(server)},
+        {"app": {"credentials": {"password_env": "APP_PASSWORD"}}},
+        [Listener("app")],
+        environment={"APP_PASSWORD": password},
+    )
+    with proxy.connect() as client:
+        assert client.raw("PING") == b"+PONG\r\n"
+    assert password.encode() not in readable_by_others(f"/proc/{proxy.pid}/environ")
+    assert password.encode() not in Path(f"/proc/{proxy.pid}/cmdline").read_bytes()
+
+
+def test_other_processes_cannot_look_into_the_proxys_memory(server, start_proxy):
+    proxy = start(start_proxy, server)
+    assert readable_by_others(f"/proc/{os.getpid()}/environ") != b""
+    assert readable_by_others(f"/proc/{proxy.pid}/environ") == b""
+
+
+def test_the_proxy_leaves_no_core_dump(server, start_proxy):
+    proxy = start(start_proxy, server)
+    for line in Path(f"/proc/{proxy.pid}/limits").read_text().splitlines():
+        if line.startswith("Max core file size"):
+            assert line.split()[4:6] == ["0", "0"]
+            return
+    raise AssertionError("no core limit in /proc/PID/limits")
+
+
+def test_the_descriptor_limit_is_raised_to_the_hard_limit(server, start_proxy):
+    def limits():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (50, 500))
+
+    proxy = start(start_proxy, server, limits=limits)
+    for line in Path(f"/proc/{proxy.pid}/limits").read_text().splitlines():
+        if line.startswith("Max open files"):
+            assert line.split()[3:5] == ["500", "500"]
+            return
+    raise AssertionError("no descriptor limit in /proc/PID/limits")
+
+
+def test_no_password_stands_in_the_arguments_or_in_a_debug_log(server, start_proxy):
+    secret = passwords.new_password()
+    proxy = start(start_proxy, server, log={"level": "trace", "format": "json"})
+    with proxy.connect() as client:
+        client.raw("AUTH", secret)
+        client.raw("AUTH", "default", secret)
+        client.raw("HELLO", "3", "AUTH", "admin", secret)
+        client.send_bytes(f"AUTH '{secret}' nonsense \"\r\n".encode())
+        client.read_to_end()
+    arguments = Path(f"/proc/{proxy.pid}/cmdline").read_bytes().decode()
+    assert not passwords.found_in(arguments)
+    assert proxy.stop() == 0
+
+
+def test_a_JSON_log_is_JSON_line_by_line(server, start_proxy):
+    proxy = start(start_proxy, server, log={"level": "debug", "format": "json"})
+    with proxy.connect() as client:
+        client.raw("PING")
+    server.kill_connections("app")
+    assert proxy.stop() == 0
+    lines = proxy.log().splitlines()
+    assert lines
+    for line in lines:
+        assert isinstance(json.loads(line), dict), line
+
+
+def test_a_proxy_out_of_descriptors_serves_on_and_does_not_spin(server, start_proxy):
+    def limits():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+
+    proxy = start(start_proxy, server, limits=limits)
+    first = proxy.connect()
+    assert first.raw("PING") == b"+PONG\r\n"
+    crowd = [proxy.connect() for _ in range(2 * DESCRIPTORS)]
+    time.sleep(0.3)
+    before = proxy.process.cpu_seconds()
+    time.sleep(2)
+    assert proxy.process.cpu_seconds() - before <= 0.2, "it spins on accept"
+    assert first.raw("ECHO", "still here") == bulk("still here")
+    # Descriptors are in reserve for the upstream.
+    for _ in range(3):
+        assert server.kill_connections("app") >= 1
+        assert first.raw("ECHO", "again") == bulk("again")
+    first.send("SUBSCRIBE", "c")
+    assert first.read().value == [b"subscribe", b"c", 1]
+    for client in crowd:
+        client.close()
+
+    def served() -> bool:
+        try:
+            with proxy.connect(timeout=3) as client:
+                return client.raw("PING") == b"+PONG\r\n"
+        except (OSError, ConnectionClosed):
+            return False
+
+    eventually(served, what="new clients are served again")
+    first.close()
+    assert proxy.stop() == 0
+
+
+def test_an_idle_proxy_uses_no_processor(server, start_proxy):
+    proxy = start(start_proxy, server)
+    clients = [proxy.connect() for _ in range(100)]
+    for client in clients:
+        assert client.raw("PING") == b"+PONG\r\n"
+    before = proxy.process.cpu_seconds()
+    time.sleep(2)
+    assert proxy.process.cpu_seconds() - before <= 0.05
+    for client in clients:
+        client.close()
+
+
+def test_no_descriptor_and_no_memory_is_lost_over_many_clients(server, start_proxy):
+    proxy = start(start_proxy, server)
+
+    def wave():
+        for _ in range(10):
+            clients = [proxy.connect() for _ in range(100)]
+            for client in clients:
+                client.send("ECHO", "x" * 1000)
+            for client in clients[::2]:
+                client.read()
+            for client in clients:
+                client.close()
+        with proxy.connect() as client:
+            assert client.raw("PING") == b"+PONG\r\n"
+
+    wave()
+    time.sleep(0.3)
+    descriptors, memory = proxy.process.descriptors(), proxy.process.resident_bytes()
+    wave()
+    wave()
+    eventually(lambda: proxy.process.descriptors() <= descriptors, what="descriptors come back")
+    assert proxy.process.resident_bytes() - memory < 8 * 1024 * 1024
