@@ -65,7 +65,8 @@ let package = Package(
         .executableTarget(
             name: "RedisAuthProxy",
             dependencies: [
-                "Server", "Configuration", "Credentials", "Telemetry",
+                "Server", "Configuration", "Credentials", "Telemetry", "Proxy", "Transport",
+                "Identity",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings

@@ -35,11 +35,6 @@ package struct Limits: Sendable {
     /// How long commands wait while a refused credential is read again, and how long the server
     /// may take to answer a login.
     package var loginTimeout = Duration.seconds(5)
-    /// Pause before the second attempt to connect; doubles with each failure.
-    package var backoffMinimum = Duration.milliseconds(50)
-    /// The pause does not grow beyond this. Each pause is shortened by up to half, at random, so
-    /// that many proxies do not return at the same moment.
-    package var backoffMaximum = Duration.seconds(2)
     /// Sessions that may own an upstream connection at the same time, in one worker.
     package var maximumPinned = 1_000
     /// Shared connections of each pool.

@@ -133,7 +133,8 @@ extension Router {
             return
         }
         let doublings = min(16, max(0, upstream.pointee.failures - 1))
-        let full = min(limits.backoffMaximum, limits.backoffMinimum * (1 << doublings))
+        let route = routes[upstream.pointee.route]
+        let full = min(route.backoffMaximum, route.backoffMinimum * (1 << doublings))
         let jitter = Double.random(in: 0.5...1, using: &random)
         upstream.pointee.state = .waiting
         upstream.pointee.deadline = now + full * jitter
@@ -223,7 +224,9 @@ extension Router {
             upstream.pointee.state = .idle
             unpause(upstream)
             // A server that takes the login and then hangs up must not be called in a tight loop.
-            if now.since(upstream.pointee.readySince) < limits.backoffMinimum {
+            if now.since(upstream.pointee.readySince)
+                < routes[upstream.pointee.route].backoffMinimum
+            {
                 upstream.pointee.failures += 1
                 upstream.pointee.lastFailure = .unreachable
             }

@@ -51,9 +51,22 @@ package struct Route: Sendable {
     /// One upstream connection per client instead of shared ones.
     package let isDedicated: Bool
 
-    package init(user: UserIndex, isDedicated: Bool) {
+    /// Pause before the second attempt to connect; doubles with each failure.
+    package let backoffMinimum: Duration
+    /// The pause does not grow beyond this. Each pause is shortened by up to half, at random, so
+    /// that many proxies do not return at the same moment.
+    package let backoffMaximum: Duration
+
+    package init(
+        user: UserIndex,
+        isDedicated: Bool,
+        backoffMinimum: Duration = .milliseconds(50),
+        backoffMaximum: Duration = .seconds(2)
+    ) {
         self.user = user
         self.isDedicated = isDedicated
+        self.backoffMinimum = backoffMinimum
+        self.backoffMaximum = backoffMaximum
     }
 }
 

@@ -37,11 +37,13 @@ package final class Server: Sendable {
     /// Binds all listeners, then starts the threads.
     ///
     /// - Parameters:
+    ///   - credentials: the first snapshot of each user; later ones come through `publish`.
     ///   - refresh: asks for a user's credential to be fetched again and published; called on
     ///     worker threads, must not block.
     /// - Throws: `ServerError`; nothing is left behind then.
     package init(
         _ configuration: ServerConfiguration,
+        credentials: [CredentialSnapshot],
         logger: Logger,
         refresh: @escaping @Sendable (UserIndex) -> Void
     ) throws(ServerError) {
@@ -63,6 +65,11 @@ package final class Server: Sendable {
         self.addresses = addresses
         resolver = Resolver()
         workers = (0..<configuration.threads).map { _ in WorkerHandle() }
+        for (index, snapshot) in credentials.enumerated() {
+            for worker in workers {
+                worker.mailbox.post(.credential(UserIndex(index), snapshot))
+            }
+        }
         var started: [Thread] = []
         do throws(SystemError) {
             for (index, handle) in workers.enumerated() {

@@ -20,6 +20,10 @@ package struct UpstreamTarget: Sendable {
     package var keepAlive: KeepAlive
     /// TCP_USER_TIMEOUT; zero leaves it to the system.
     package var userTimeout: Duration
+    /// Pause before the second attempt to connect; doubles with each failure.
+    package var reconnectMinimum: Duration
+    /// The pause does not grow beyond this.
+    package var reconnectMaximum: Duration
 
     package init(
         name: String,
@@ -29,7 +33,9 @@ package struct UpstreamTarget: Sendable {
         tls: TLSContext?,
         connectTimeout: Duration,
         keepAlive: KeepAlive,
-        userTimeout: Duration
+        userTimeout: Duration,
+        reconnectMinimum: Duration,
+        reconnectMaximum: Duration
     ) {
         self.name = name
         self.host = host
@@ -39,6 +45,8 @@ package struct UpstreamTarget: Sendable {
         self.connectTimeout = connectTimeout
         self.keepAlive = keepAlive
         self.userTimeout = userTimeout
+        self.reconnectMinimum = reconnectMinimum
+        self.reconnectMaximum = reconnectMaximum
     }
 
     var address: String { host.utf8.contains(58) ? "[\(host)]:\(port)" : "\(host):\(port)" }

@@ -60,6 +60,7 @@ final class Worker {
     private var closedUpstreams: [UpstreamSocket] = []
     /// Upstream connections that may be read again and may have bytes received before.
     private var resumed: [UInt64] = []
+    private var isWarm = false
 
     /// - Parameter refresh: asks for a user's credential to be fetched again; must not block.
     init(
@@ -79,7 +80,13 @@ final class Worker {
         router = Router(
             limits: configuration.limits,
             routes: configuration.listeners.map {
-                Route(user: $0.user, isDedicated: $0.isDedicated)
+                let target = configuration.targets[configuration.users[$0.user.rawValue].target]
+                return Route(
+                    user: $0.user,
+                    isDedicated: $0.isDedicated,
+                    backoffMinimum: target.reconnectMinimum,
+                    backoffMaximum: target.reconnectMaximum
+                )
             },
             userCount: configuration.users.count,
             clientName: "redis-auth-proxy",
@@ -102,6 +109,8 @@ final class Worker {
         router.advance(to: now)
         handle.mailbox.attach(to: loop) { [unowned self] messages in
             for message in messages { receive(message) }
+            // Not before the first credentials, which lie in the mailbox from the beginning.
+            warm()
         }
         ticker.pointee.prepare(
             loop: loop,
@@ -116,12 +125,20 @@ final class Worker {
             },
             owner: pointer
         )
+        loop.run()
+        shutDown()
+    }
+
+    /// Connects upstream ahead of the first client: it will wait less, and the operator sees at
+    /// once what is wrong.
+    private func warm() {
+        guard !isWarm else { return }
+        isWarm = true
         for route in configuration.listeners.indices
         where !configuration.listeners[route].isDedicated {
             router.warm(route: route)
         }
-        loop.run()
-        shutDown()
+        perform()
     }
 
     /// Leaves nothing open behind.

@@ -1,0 +1,174 @@
+// From settings to a running proxy: the one place where the control plane and the data plane meet.
+//
+//     Settings ──► ServerConfiguration ──► Server ◄── snapshots ── CredentialStore
+//                                             └────── refresh ────────►
+
+import Configuration
+import Credentials
+import Glibc
+import Identity
+import Logging
+import Proxy
+import Server
+import Transport
+
+/// Runs the data plane until SIGTERM or SIGINT, then drains it.
+///
+/// The calling thread must have blocked both signals before any other thread was started.
+/// - Parameters:
+///   - credentials: started already, so that every user has a first snapshot.
+///   - whenReady: called once all listeners are bound, with what each is bound to.
+/// - Returns: how many sessions had to be ended because `drain_timeout` passed.
+/// - Throws: `ServerError`, `TLSContextError`, or `SystemError` if there is no descriptor for
+///   signals.
+func serve(
+    _ settings: Settings,
+    credentials: CredentialStore,
+    logger: Logger,
+    whenReady: ([[SocketAddress]]) -> Void
+) throws -> Int {
+    let configuration = try ServerConfiguration(settings)
+    let server = try Server(
+        configuration,
+        credentials: settings.users.indices.map { credentials.snapshot(of: UserIndex($0)) },
+        logger: logger,
+        refresh: { credentials.requestRefresh(of: $0) }
+    )
+    credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
+    whenReady(server.addresses)
+
+    let loop = try EventLoop()
+    let signals = try SignalWatcher(loop: loop, signals: [SIGTERM, SIGINT]) { number in
+        let name = number == SIGTERM ? "SIGTERM" : "SIGINT"
+        logger.info("\(name): draining", metadata: ["sessions": "\(server.sessionCount)"])
+        loop.stop()
+    }
+    withExtendedLifetime(signals) { loop.run() }
+
+    let ended = server.drain(within: settings.drainTimeout)
+    if ended > 0 {
+        logger.warning(
+            "drain_timeout passed: sessions ended with replies still owed",
+            metadata: ["sessions": "\(ended)", "drain_timeout": "\(settings.drainTimeout)"]
+        )
+    }
+    credentials.stop()
+    logger.info("stopped")
+    return ended
+}
+
+extension ServerConfiguration {
+    /// - Throws: `TLSContextError` when a certificate or key cannot be used.
+    init(_ settings: Settings) throws {
+        var limits = Limits()
+        limits.connectionsPerPool = settings.connectionsPerWorker
+        limits.loginTimeout = settings.loginTimeout
+        limits.upstreamWait = settings.upstreamWait
+        limits.replyWindow = settings.replyWindow.bytes
+        limits.slowReaderTimeout = settings.slowReaderTimeout
+        limits.maximumPinned = max(1, settings.maxPinned / settings.threads)
+        self.init(
+            targets: try settings.upstreams.map(UpstreamTarget.init),
+            users: settings.users.map(UpstreamUser.init),
+            listeners: try settings.listeners.map(Listener.init),
+            threads: settings.threads,
+            limits: limits,
+            maximumSessions: settings.maxSessions
+        )
+    }
+}
+
+extension UpstreamTarget {
+    fileprivate init(_ upstream: UpstreamSettings) throws {
+        var context: TLSContext?
+        var serverName = upstream.address.host
+        if case .on(let tls) = upstream.tls {
+            serverName = tls.serverName ?? upstream.address.host
+            context = try TLSContext(
+                Transport.TLSSettings(
+                    caFile: tls.caFile,
+                    minimumVersion: tls.minVersion == .tls12 ? .tls12 : .tls13,
+                    certificateFile: tls.certificateFile,
+                    keyFile: tls.keyFile
+                )
+            )
+        }
+        self.init(
+            name: upstream.name,
+            host: upstream.address.host,
+            port: upstream.address.port,
+            serverName: serverName,
+            tls: context,
+            connectTimeout: upstream.connectTimeout,
+            keepAlive: KeepAlive(
+                idleSeconds: upstream.keepaliveIdle.wholeSeconds,
+                intervalSeconds: upstream.keepaliveInterval.wholeSeconds,
+                probes: Int32(clamping: upstream.keepaliveCount)
+            ),
+            userTimeout: upstream.tcpUserTimeout,
+            reconnectMinimum: upstream.reconnectMin,
+            reconnectMaximum: upstream.reconnectMax
+        )
+    }
+}
+
+extension UpstreamUser {
+    fileprivate init(_ user: UserSettings) {
+        let source =
+            switch user.credentials {
+            case .passwordFile(let path): "password_file \(path)"
+            case .passwordEnvironment(let variable): "password_env \(variable)"
+            }
+        self.init(name: user.name, userName: user.userName, source: source, target: user.upstream)
+    }
+}
+
+extension Listener {
+    fileprivate init(_ listener: ListenerSettings) throws {
+        var options = ListenOptions()
+        let endpoint: Endpoint
+        switch listener.address {
+        case .tcp(let address, let port):
+            endpoint = .tcp(host: address, port: port)
+        case .unix(let path):
+            endpoint = .unix(path: path)
+            options.unixMode = UInt32(listener.socketMode.bits)
+            options.unixUser = try listener.socketOwner.map(Account.userID)
+            options.unixGroup = try listener.socketGroup.map(Account.groupID)
+        }
+        self.init(
+            endpoint: endpoint,
+            options: options,
+            user: listener.identities.first?.user ?? UserIndex(0),
+            isDedicated: listener.mode == .dedicated
+        )
+    }
+}
+
+/// A user or group that a listener's socket file shall belong to.
+private enum Account {
+    struct Unknown: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    static func userID(_ name: String) throws -> UInt32 {
+        if let number = UInt32(name) { return number }
+        guard let entry = getpwnam(name) else {
+            throw Unknown(description: "socket_owner: there is no user '\(name)' on this system")
+        }
+        return entry.pointee.pw_uid
+    }
+
+    static func groupID(_ name: String) throws -> UInt32 {
+        if let number = UInt32(name) { return number }
+        guard let entry = getgrnam(name) else {
+            throw Unknown(description: "socket_group: there is no group '\(name)' on this system")
+        }
+        return entry.pointee.gr_gid
+    }
+}
+
+extension Duration {
+    /// At least 1, since the system takes 0 for an error.
+    fileprivate var wholeSeconds: Int32 { Int32(clamping: max(1, components.seconds)) }
+}
