@@ -75,7 +75,11 @@ let package = Package(
         .testTarget(name: "RESPTests", dependencies: ["RESP"], swiftSettings: settings),
         .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
         .testTarget(name: "ProxyTests", dependencies: ["Proxy"], swiftSettings: settings),
-        .testTarget(name: "TransportTests", dependencies: ["Transport"], swiftSettings: settings),
+        .testTarget(
+            name: "TransportTests",
+            dependencies: ["Transport", "COpenSSL"],
+            swiftSettings: settings
+        ),
         .testTarget(name: "ServerTests", dependencies: ["Server"], swiftSettings: settings),
         .testTarget(
             name: "CredentialsTests",

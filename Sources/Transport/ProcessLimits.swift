@@ -30,4 +30,7 @@ package enum ProcessLimits {
             throw SystemError(call: "setrlimit", number: errno)
         }
     }
+
+    /// Whether this process may leave a core file or be read by others of its user.
+    package static var isDumpable: Bool { cev_get_dumpable() == 1 }
 }

@@ -23,14 +23,17 @@ package final class Thread: Sendable {
         name: String,
         body: @escaping @Sendable () -> Void
     ) throws(SystemError) -> Thread {
-        let start = Unmanaged.passRetained(Body(body)).toOpaque()
+        let start = Unmanaged.passRetained(Body(name: name, run: body)).toOpaque()
         var handle = pthread_t()
         let number = pthread_create(
             &handle,
             nil,
             { argument in
                 guard let argument else { return nil }
-                Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+                let body = Unmanaged<Body>.fromOpaque(argument).takeRetainedValue()
+                // Fails only for a name that is too long, which this one is not.
+                _ = pthread_setname_np(pthread_self(), body.name)
+                body.run()
                 return nil
             },
             start
@@ -39,8 +42,6 @@ package final class Thread: Sendable {
             Unmanaged<Body>.fromOpaque(start).release()
             throw SystemError(call: "pthread_create", number: number)
         }
-        // Fails only for a name that is too long, which it is not, or a thread already gone.
-        _ = pthread_setname_np(handle, String(decoding: name.utf8.prefix(15), as: UTF8.self))
         return Thread(handle: handle)
     }
 
@@ -57,7 +58,11 @@ package final class Thread: Sendable {
 }
 
 private final class Body: Sendable {
+    let name: String
     let run: @Sendable () -> Void
 
-    init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    init(name: String, run: @escaping @Sendable () -> Void) {
+        self.name = String(decoding: name.utf8.prefix(15), as: UTF8.self)
+        self.run = run
+    }
 }
