@@ -32,6 +32,22 @@ package struct UpstreamFacts: Sendable {
     package let protocolVersion: Int
     /// Attempts that failed since the last success of this connection.
     package let failures: Int
+
+    package init(
+        connection: UInt64,
+        route: Int,
+        user: UserIndex,
+        isShared: Bool,
+        protocolVersion: Int,
+        failures: Int
+    ) {
+        self.connection = connection
+        self.route = route
+        self.user = user
+        self.isShared = isShared
+        self.protocolVersion = protocolVersion
+        self.failures = failures
+    }
 }
 
 /// Why a session ended.

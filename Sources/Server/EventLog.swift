@@ -5,10 +5,11 @@
 // at most every `interval`, with the number of times that it was not said.
 
 import Identity
-import Logging
-import Proxy
+package import Logging
+package import Proxy
 
-struct EventLog {
+/// Writes a worker's events; used on its thread.
+package struct EventLog {
     /// Pause between two lines that say the same.
     private static let interval: UInt64 = 10_000_000_000
 
@@ -22,12 +23,13 @@ struct EventLog {
     private let logger: Logger
     private var repetitions: [String: Repetition] = [:]
 
-    init(configuration: ServerConfiguration, logger: Logger) {
+    package init(configuration: ServerConfiguration, logger: Logger) {
         self.configuration = configuration
         self.logger = logger
     }
 
-    mutating func write(_ event: Event, at now: UInt64) {
+    /// - Parameter now: nanoseconds of a monotonic clock.
+    package mutating func write(_ event: Event, at now: UInt64) {
         switch event {
         case .ready(let facts):
             let key = key(facts)
@@ -50,8 +52,7 @@ struct EventLog {
                 .error,
                 """
                 upstream refused the login: wanted to log in as '\(user.userName)' with the \
-                credential from \(user.source), got '\(reply)'. Check that the ACL user exists, is \
-                on, and has this password. The credential is read again and the login retried
+                credential from \(user.source), got '\(reply)'. \(Self.remedy(for: reply))
                 """,
                 key: key(facts),
                 metadata(facts),
@@ -96,6 +97,29 @@ struct EventLog {
                 metadata: ["session": "\(session)", "reason": "\(reason)"]
             )
         }
+    }
+
+    /// What an operator can do about a refused login.
+    ///
+    /// Source of the prefixes: redis 7.0, acl.c (WRONGPASS), networking.c (max number of clients,
+    /// DENIED), server.c (LOADING, MASTERDOWN).
+    static func remedy(for reply: String) -> String {
+        if reply.hasPrefix("WRONGPASS") || reply.hasPrefix("NOAUTH") {
+            return """
+                Check that the ACL user exists, is on, and has this password; the credential is \
+                read again and the login retried
+                """
+        }
+        if reply.hasPrefix("ERR max number of clients") {
+            return "The server has no room for another client: raise its maxclients; retried"
+        }
+        if reply.hasPrefix("DENIED") {
+            return "The server is in protected mode: give its default user a password; retried"
+        }
+        if reply.hasPrefix("ERR unknown command") {
+            return "The server does not know HELLO: Redis 6.0 or newer is needed"
+        }
+        return "The login is retried"
     }
 
     private func key(_ facts: UpstreamFacts) -> String { "user \(facts.user.rawValue)" }
