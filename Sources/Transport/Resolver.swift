@@ -2,7 +2,7 @@
 //
 // getaddrinfo blocks, for seconds when a name server is away, so one thread of its own does
 // nothing else. Requests for the same host and port that wait together share one lookup. The
-// thread starts with the first name that is not an address already.
+// thread is there while there are names to look up; an address in figures needs none.
 
 import Glibc
 import Synchronization

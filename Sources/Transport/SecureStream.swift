@@ -41,7 +41,6 @@ package enum DecryptResult: Sendable {
 /// A TLS (or plain) connection's bytes, without the connection. Used on one thread.
 package final class SecureStream {
     private struct TLS {
-        let ssl: OpaquePointer
         let context: TLSContext
         let serverName: String
     }
@@ -90,7 +89,7 @@ package final class SecureStream {
             throw TLSContextError(what: "no TLS connection", errorQueue: OpenSSLErrors.drain())
         }
         self.ssl = ssl
-        tls = TLS(ssl: ssl, context: context, serverName: serverName)
+        tls = TLS(context: context, serverName: serverName)
         handshakeIsDone = false
 
         guard let bio = CiphertextBuffers.makeBIO(over: buffers) else {
@@ -158,17 +157,16 @@ package final class SecureStream {
             handshakeIsDone = true
             return .done
         }
-        if SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ {
-            if !inputHasEnded { return .needsInput }
-            return .failed(fail(.closedDuringHandshake))
-        }
-        tls.map { $0.context.forgetSessions(for: $0.serverName) }
-        return .failed(fail(nil))
+        let wantsInput = SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ
+        if wantsInput && !inputHasEnded { return .needsInput }
+        // Perhaps it was the session that the server did not like.
+        if let tls { tls.context.forgetSessions(for: tls.serverName) }
+        return .failed(fail(wantsInput ? .closedDuringHandshake : nil))
     }
 
     /// Decrypts as much as fits into `target`, many records if there are, which must not be empty.
     ///
-    /// Only after the handshake. Can leave something to be flushed (an answer to KeyUpdate).
+    /// Only after the handshake. Can leave something to be flushed, such as an alert.
     package func decrypt(into target: UnsafeMutableRawBufferPointer) -> DecryptResult {
         guard let base = target.baseAddress, !target.isEmpty else { return .needsInput }
         defer { buffers.pointee.releaseInputIfEmpty() }
@@ -268,17 +266,22 @@ package final class SecureStream {
     /// Makes the failure that every later call answers with; the first one stays.
     private func fail(_ reason: TLSFailure.Reason?) -> TLSFailure {
         if let failure { return failure }
-        let serverName = tls?.serverName ?? ""
-        let trust = tls?.context.trust ?? ""
+        guard let tls else { preconditionFailure("a plain stream has nothing that can fail") }
         let made: TLSFailure
         if let reason {
             made = TLSFailure(
-                reason: reason, serverName: serverName, trust: trust,
-                errorQueue: OpenSSLErrors.drain())
+                reason: reason,
+                serverName: tls.serverName,
+                expectation: tls.context.expectation,
+                errorQueue: OpenSSLErrors.drain()
+            )
         } else {
             made = TLSFailure(
-                folding: problem, serverName: serverName, trust: trust,
-                handshakeIsDone: handshakeIsDone)
+                folding: problem,
+                serverName: tls.serverName,
+                expectation: tls.context.expectation,
+                handshakeIsDone: handshakeIsDone
+            )
         }
         failure = made
         return made

@@ -56,8 +56,8 @@ package final class TLSContext: Sendable {
     static let sessionLimit = 8
 
     nonisolated(unsafe) let raw: OpaquePointer
-    /// Where trust comes from, in words for an error.
-    let trust: String
+    /// What every connection wants, in words for a failure.
+    let expectation: TLSFailure.Expectation
     private let sessions = Mutex<[String: [Session]]>([:])
 
     /// Loads the files that `settings` names.
@@ -69,7 +69,10 @@ package final class TLSContext: Sendable {
             throw TLSContextError(what: "no TLS context", errorQueue: OpenSSLErrors.drain())
         }
         self.raw = raw
-        trust = settings.caFile ?? "the system's certificate store"
+        expectation = TLSFailure.Expectation(
+            trust: settings.caFile ?? "the system's certificate store",
+            minimumVersion: settings.minimumVersion == .tls13 ? "TLS 1.3" : "TLS 1.2"
+        )
 
         let version = settings.minimumVersion == .tls13 ? TLS1_3_VERSION : TLS1_2_VERSION
         if copenssl_ctx_set_min_proto_version(raw, version) != 1 {

@@ -56,12 +56,25 @@ package final class TLSFailure: Error, Sendable {
     package let serverName: String
     /// OpenSSL's whole error queue, oldest first; often empty.
     package let errorQueue: [String]
-    private let trust: String
+    private let expectation: Expectation
 
-    init(reason: Reason, serverName: String, trust: String, errorQueue: [String]) {
+    /// What the connection wanted, in words for the description.
+    struct Expectation: Sendable {
+        /// Where trust comes from: a file, or the system's store.
+        var trust: String
+        /// The lowest version, such as `TLS 1.2`.
+        var minimumVersion: String
+    }
+
+    init(
+        reason: Reason,
+        serverName: String,
+        expectation: Expectation,
+        errorQueue: [String]
+    ) {
         self.reason = reason
         self.serverName = serverName
-        self.trust = trust
+        self.expectation = expectation
         self.errorQueue = errorQueue
     }
 }
@@ -72,9 +85,8 @@ extension TLSFailure: CustomStringConvertible {
         switch reason {
         case .certificate(let problem): return describe(problem)
         case .protocolVersion:
-            return "TLS with \(serverName): no protocol version in common; the server speaks only "
-                + "versions below the minimum that is set here, or refused ours"
-                + queueText
+            return "TLS with \(serverName): no protocol version in common; wanted "
+                + "\(expectation.minimumVersion) or later" + queueText
         case .notTLS:
             return "TLS with \(serverName): the server's answer is not TLS; the port is one for "
                 + "plaintext, or another service's" + queueText
@@ -127,7 +139,7 @@ extension TLSFailure: CustomStringConvertible {
         case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
             X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
             X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-            text += "; its authority is not in \(trust): give the file that holds it"
+            text += "; its authority is not in \(expectation.trust): give the file that holds it"
         default: break
         }
         return text
@@ -139,7 +151,7 @@ extension TLSFailure {
     convenience init(
         folding problem: CertificateProblem?,
         serverName: String,
-        trust: String,
+        expectation: Expectation,
         handshakeIsDone: Bool
     ) {
         let number = ERR_peek_error()
@@ -148,7 +160,7 @@ extension TLSFailure {
             reason: Self.reason(
                 number, problem: problem, handshakeIsDone: handshakeIsDone),
             serverName: serverName,
-            trust: trust,
+            expectation: expectation,
             errorQueue: queue
         )
     }
@@ -174,10 +186,18 @@ extension TLSFailure {
         // Alerts arrive as reasons above SSL_AD_REASON_OFFSET (ssl.h).
         let alert = reason - SSL_AD_REASON_OFFSET
         if alert >= 0 && alert <= 255 {
-            let text = SSL_alert_desc_string_long(alert).map { String(cString: $0) } ?? "unknown"
-            return .alert(number: alert, text: text)
+            return .alert(number: alert, text: alertText(alert))
         }
         return .broken
+    }
+
+    private static func alertText(_ number: Int32) -> String {
+        switch number {
+        // OpenSSL 3.0 has no words for the alerts that came with TLS 1.3.
+        case SSL_AD_MISSING_EXTENSION: return "missing extension"
+        case SSL_AD_CERTIFICATE_REQUIRED: return "certificate required"
+        default: return SSL_alert_desc_string_long(number).map { String(cString: $0) } ?? "unknown"
+        }
     }
 }
 
@@ -198,13 +218,21 @@ enum OpenSSLErrors {
             var flags: Int32 = 0
             let number = ERR_get_error_all(nil, nil, nil, &data, &flags)
             if number == 0 { return texts }
-            var text =
-                ERR_reason_error_string(number).map { String(cString: $0) } ?? "error \(number)"
+            var text = Self.text(of: number)
             if let data, flags & ERR_TXT_STRING != 0, data.pointee != 0 {
                 text += " (\(String(cString: data)))"
             }
             texts.append(text)
         }
+    }
+
+    private static func text(of number: UInt) -> String {
+        // System errors carry errno and have no reason string (err.h, ERR_SYSTEM_FLAG).
+        if number & (UInt(Int32.max) + 1) != 0 {
+            let errno = Int32(truncatingIfNeeded: number & UInt(Int32.max))
+            return SystemError(call: "", number: errno).reason
+        }
+        return ERR_reason_error_string(number).map { String(cString: $0) } ?? "error \(number)"
     }
 }
 
