@@ -25,7 +25,7 @@ package struct Settings: Sendable, Equatable {
     package var upstreamWait: Duration = .seconds(5)
     package var drainTimeout: Duration = .seconds(10)
     package var replyWindow = ByteCount(1 << 20)
-    package var slowReaderTimeout: Duration = .seconds(30)
+    package var slowReaderTimeout: Duration = .seconds(5)
     package var log = LogSettings()
 
     /// Everything at its default, and nobody to serve yet.
@@ -45,14 +45,14 @@ package struct UpstreamSettings: Sendable, Equatable {
     /// The key under `upstreams`, for logs.
     package var name = ""
     package var address = HostAndPort(host: "", port: 6379)
-    package var tls = UpstreamTLS.on(TLSSettings())
+    package var tls = UpstreamTLS.on(UpstreamTLSSettings())
     package var connectTimeout: Duration = .seconds(5)
     package var keepaliveIdle: Duration = .seconds(30)
     package var keepaliveInterval: Duration = .seconds(10)
     package var keepaliveCount = 3
     package var tcpUserTimeout: Duration = .seconds(30)
-    package var reconnectMin: Duration = .milliseconds(100)
-    package var reconnectMax: Duration = .seconds(5)
+    package var reconnectMin: Duration = .milliseconds(50)
+    package var reconnectMax: Duration = .seconds(2)
 
     package init() {}
 }
@@ -61,11 +61,11 @@ package struct UpstreamSettings: Sendable, Equatable {
 package enum UpstreamTLS: Sendable, Equatable {
     /// Plaintext: what is said upstream, the password included, can be read on the way.
     case off
-    case on(TLSSettings)
+    case on(UpstreamTLSSettings)
 }
 
 /// How the server proves who it is, and we to it.
-package struct TLSSettings: Sendable, Equatable {
+package struct UpstreamTLSSettings: Sendable, Equatable {
     /// Certificates to trust in place of the system's store: a PEM file.
     package var caFile: String?
     /// The name for SNI and for verification, in place of the address's host.

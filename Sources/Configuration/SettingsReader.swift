@@ -1,0 +1,418 @@
+// Nodes to settings: every problem is noted with its place, and reading goes on.
+//
+// A problem in one place must not cause others: a user whose credentials are wrong still counts as
+// a user that listeners may name. What comes out is used only if no error was noted.
+
+import Glibc
+import Identity
+
+/// Reads one tree into `Settings`.
+struct SettingsReader {
+    private(set) var diagnostics: [Diagnostic] = []
+    private(set) var settings = Settings()
+    /// Whether to look if the files that are named can be read, and variables are set.
+    private let checksFiles: Bool
+    private var indexOfUser: [String: UserIndex] = [:]
+    private var indexOfUpstream: [String: Int] = [:]
+
+    init(checksFiles: Bool) {
+        self.checksFiles = checksFiles
+    }
+
+    mutating func read(_ root: Node) {
+        // A copy, because a section is written while problems are noted beside it.
+        var general = Settings()
+        let parts = section(root, "the configuration", into: &general)
+        if let log = parts["log"] { section(log, "log", into: &general.log) }
+        settings = general
+        if let upstreams = parts["upstreams"] { readUpstreams(upstreams) }
+        if let users = parts["users"] { readUsers(users) }
+        if let listeners = parts["listeners"] { readListeners(listeners) }
+        warnAboutUnused(parts)
+    }
+
+    private mutating func error(_ position: Position, _ message: String) {
+        diagnostics.append(Diagnostic(.error, at: position, message))
+    }
+
+    private mutating func warning(_ position: Position, _ message: String) {
+        diagnostics.append(Diagnostic(.warning, at: position, message))
+    }
+}
+
+// MARK: - Any section
+
+extension SettingsReader {
+    /// Reads the texts of a section into `root` and returns its structures by name.
+    @discardableResult
+    private mutating func section<Root: Section>(
+        _ node: Node, _ what: String, into root: inout Root
+    ) -> [String: Node] {
+        let table = Root.settings
+        guard case .mapping(let entries) = node.content else {
+            let names = table.map(\.name).joined(separator: ", ")
+            error(
+                node.position, "\(what): wanted a mapping, got \(node.kind): its keys are \(names)")
+            return [:]
+        }
+        var parts: [String: Node] = [:]
+        for entry in entries {
+            guard let setting = table.first(where: { $0.name == entry.key }) else {
+                reportUnknown(entry, in: what, known: table.map(\.name))
+                continue
+            }
+            guard let assign = setting.assign else {
+                parts[entry.key] = entry.value
+                continue
+            }
+            guard case .scalar(let word, let isPlain) = entry.value.content else {
+                error(
+                    entry.value.position,
+                    "\(entry.key): wanted \(setting.wanted), got \(entry.value.kind)")
+                continue
+            }
+            guard !(isPlain && entry.value.kind == "nothing") else {
+                error(
+                    entry.value.position,
+                    "\(entry.key): wanted \(setting.wanted), got nothing"
+                        + remedy(setting))
+                continue
+            }
+            do throws(Unwanted) {
+                try assign(word, &root)
+            } catch {
+                // A value with an @ may be a URL with a password in it, whatever the setting.
+                let got =
+                    setting.isSensitive || word.contains("@")
+                    ? "something else (not shown, it may be a secret)" : quoted(word)
+                let advice = error.advice.map { ": \($0)" } ?? remedy(setting)
+                self.error(
+                    entry.value.position,
+                    "\(entry.key): wanted \(setting.wanted), got \(got)\(advice)")
+            }
+        }
+        for setting in table where setting.isRequired && !entries.contains(key: setting.name) {
+            error(
+                node.position,
+                "\(what): wanted the key \(setting.name) (\(setting.wanted)), got none: add it")
+        }
+        return parts
+    }
+
+    private func remedy(_ setting: Setting<some Section>) -> String {
+        setting.defaultText.map { ": correct it, or leave it out for the default, \($0)" } ?? ""
+    }
+
+    private mutating func reportUnknown(_ entry: Node.Entry, in what: String, known: [String]) {
+        var message = "\(what): wanted a known key, got \(quoted(entry.key))"
+        if let near = suggestion(for: entry.key, among: known) {
+            message += ": did you mean \(near)?"
+        } else if let home = Settings.home(ofKey: entry.key) {
+            message += ": it belongs under \(home)"
+        } else {
+            message += ": the keys here are \(known.joined(separator: ", "))"
+        }
+        error(entry.keyPosition, message)
+    }
+
+    /// The entries of a mapping from names of the operator's choice. Nothing for anything else,
+    /// which is reported.
+    private mutating func named(_ node: Node, _ what: String) -> [Node.Entry] {
+        guard case .mapping(let entries) = node.content, !entries.isEmpty else {
+            let got = if case .mapping = node.content { "an empty one" } else { node.kind }
+            error(node.position, "\(what): wanted a mapping with at least one name, got \(got)")
+            return []
+        }
+        return entries.filter { entry in
+            let isName =
+                !entry.key.isEmpty && entry.key.utf8.count <= 255
+                && !entry.key.utf8.contains { $0 <= 0x20 || $0 == 0x7f }
+            if !isName {
+                error(
+                    entry.keyPosition,
+                    "\(what): wanted a name of 1 to 255 bytes without spaces or control"
+                        + " characters, got \(quoted(entry.key))")
+            }
+            return isName
+        }
+    }
+
+    /// The text of a reference; nil for anything else, which is reported.
+    private mutating func name(_ node: Node, _ what: String) -> String? {
+        guard case .scalar(let word, _) = node.content, node.kind == "a text" else {
+            error(node.position, "\(what): wanted a name, got \(node.kind)")
+            return nil
+        }
+        return word
+    }
+
+    private mutating func reportMissing(
+        _ kind: String, _ name: String, at position: Position, among known: [String]
+    ) {
+        let near = suggestion(for: name, among: known).map { ": did you mean \($0)?" }
+        let all = known.isEmpty ? "" : ": the names are \(known.sorted().joined(separator: ", "))"
+        error(
+            position,
+            "wanted \(kind) that exists, got \(quoted(name))\(near ?? all)")
+    }
+}
+
+extension [Node.Entry] {
+    fileprivate func contains(key: String) -> Bool { contains { $0.key == key } }
+}
+
+// MARK: - Upstreams
+
+extension SettingsReader {
+    private mutating func readUpstreams(_ node: Node) {
+        for entry in named(node, "upstreams") {
+            var upstream = UpstreamSettings()
+            upstream.name = entry.key
+            let parts = section(entry.value, "upstream \(entry.key)", into: &upstream)
+            if let tls = parts["tls"] { upstream.tls = readTLS(tls) }
+            if upstream.reconnectMax < upstream.reconnectMin {
+                error(
+                    entry.keyPosition,
+                    "upstream \(entry.key): wanted reconnect_max of at least reconnect_min"
+                        + " (\(text(of: upstream.reconnectMin))), got"
+                        + " \(text(of: upstream.reconnectMax)): raise it")
+            }
+            if case .off = upstream.tls, let tls = parts["tls"] {
+                warning(
+                    tls.position,
+                    "upstream \(entry.key) is reached without TLS: passwords and data can be read"
+                        + " on the way; leave tls out if the server can do it")
+            }
+            indexOfUpstream[entry.key] = settings.upstreams.count
+            settings.upstreams.append(upstream)
+        }
+    }
+
+    private mutating func readTLS(_ node: Node) -> UpstreamTLS {
+        if case .scalar(let word, _) = node.content {
+            switch word {
+            case "off": return .off
+            case "on": return .on(UpstreamTLSSettings())
+            default:
+                let got = node.kind == "nothing" ? "nothing" : quoted(word)
+                error(
+                    node.position,
+                    "tls: wanted off, on, or a mapping with ca_file and so on, got \(got)")
+                return .on(UpstreamTLSSettings())
+            }
+        }
+        var tls = UpstreamTLSSettings()
+        section(node, "tls", into: &tls)
+        if (tls.certificateFile == nil) != (tls.keyFile == nil) {
+            error(
+                node.position,
+                "tls: wanted certificate_file and key_file together, got one of them: add the other"
+            )
+        }
+        for (key, path) in [
+            ("ca_file", tls.caFile), ("certificate_file", tls.certificateFile),
+            ("key_file", tls.keyFile),
+        ] {
+            warnIfUnreadable(path, key, in: node)
+        }
+        return .on(tls)
+    }
+
+    private mutating func warnIfUnreadable(_ path: String?, _ key: String, in node: Node) {
+        guard checksFiles, let path, access(path, R_OK) != 0 else { return }
+        warning(
+            node.position(ofKey: key),
+            "\(key): \(quoted(path)) cannot be read now:"
+                + " \(String(cString: strerror(errno)))")
+    }
+}
+
+extension Node {
+    /// Where a key's value stands; the mapping's own place if it has no such key.
+    fileprivate func position(ofKey key: String) -> Position {
+        guard case .mapping(let entries) = content else { return position }
+        return entries.first { $0.key == key }?.value.position ?? position
+    }
+}
+
+// MARK: - Users
+
+extension SettingsReader {
+    private mutating func readUsers(_ node: Node) {
+        // Sorted, so that a UserIndex does not depend on the order in which they were written.
+        for entry in named(node, "users").sorted(by: { $0.key < $1.key }) {
+            var user = UserSettings()
+            user.name = entry.key
+            user.userName = entry.key
+            let parts = section(entry.value, "user \(entry.key)", into: &user)
+            if let reference = parts["upstream"], let name = name(reference, "upstream") {
+                if let index = indexOfUpstream[name] {
+                    user.upstream = index
+                } else {
+                    reportMissing(
+                        "an upstream", name, at: reference.position,
+                        among: Array(indexOfUpstream.keys))
+                }
+            }
+            if let credentials = parts["credentials"] {
+                readCredentials(credentials, of: entry.key, into: &user)
+            }
+            indexOfUser[entry.key] = UserIndex(settings.users.count)
+            settings.users.append(user)
+        }
+    }
+
+    private mutating func readCredentials(
+        _ node: Node, of user: String, into settings: inout UserSettings
+    ) {
+        var credentials = CredentialSettings()
+        let before = diagnostics.count
+        section(node, "credentials", into: &credentials)
+        guard credentials.sources.count == 1, let source = credentials.sources.first else {
+            // Silent when the one source is there but was refused: that is said already.
+            if diagnostics.count == before {
+                let got = credentials.sources.isEmpty ? "none" : "both"
+                error(
+                    node.position,
+                    "credentials of \(user): wanted either password_file or password_env, got \(got)"
+                )
+            }
+            return
+        }
+        settings.credentials = source
+        switch source {
+        case .passwordFile(let path):
+            warnIfUnreadable(path, "password_file", in: node)
+        case .passwordEnvironment(let variable):
+            if checksFiles, getenv(variable) == nil {
+                warning(
+                    node.position(ofKey: "password_env"),
+                    "password_env: the variable \(variable) is not set here")
+            }
+        }
+    }
+}
+
+// MARK: - Listeners
+
+extension SettingsReader {
+    private mutating func readListeners(_ node: Node) {
+        guard case .sequence(let items) = node.content, !items.isEmpty else {
+            let got = if case .sequence = node.content { "an empty one" } else { node.kind }
+            error(
+                node.position,
+                "listeners: wanted a list with at least one listener, got \(got): begin each with -"
+            )
+            return
+        }
+        var seen: [(address: ListenerAddress, position: Position)] = []
+        for item in items {
+            var listener = ListenerSettings()
+            let before = diagnostics.count
+            let parts = section(item, "listener", into: &listener)
+            if let identities = parts["identities"] {
+                listener.identities = readIdentities(identities)
+            }
+            let isAddressKnown = listener.address != ListenerSettings.defaults.address
+            if isAddressKnown {
+                checkAddress(listener.address, of: item, seen: &seen)
+                checkSocketKeys(listener.address, of: item)
+            }
+            if diagnostics.count == before || isAddressKnown {
+                settings.listeners.append(listener)
+            }
+        }
+    }
+
+    private mutating func checkAddress(
+        _ address: ListenerAddress, of item: Node,
+        seen: inout [(address: ListenerAddress, position: Position)]
+    ) {
+        let position = item.position(ofKey: "address")
+        if let first = seen.first(where: { $0.address.collides(with: address) }) {
+            error(
+                position,
+                "address: wanted each address once, got \(quoted("\(address)")), which collides"
+                    + " with \(first.address) at \(first.position): change one of them")
+        }
+        seen.append((address, position))
+        if !address.isLocal {
+            warning(
+                position,
+                "address: \(address) can be reached from other machines, in plain text and without"
+                    + " a password: listen on 127.0.0.1, [::1] or a Unix socket unless something"
+                    + " else protects it")
+        }
+    }
+
+    private mutating func checkSocketKeys(_ address: ListenerAddress, of item: Node) {
+        guard case .tcp = address, case .mapping(let entries) = item.content else { return }
+        for entry in entries where entry.key.hasPrefix("socket_") {
+            guard ListenerSettings.settings.contains(where: { $0.name == entry.key }) else {
+                continue
+            }
+            error(
+                entry.keyPosition,
+                "\(entry.key): wanted a Unix socket for it, got the TCP address \(address):"
+                    + " remove the key, or listen on unix:PATH")
+        }
+    }
+
+    private mutating func readIdentities(_ node: Node) -> [IdentityRule] {
+        guard case .sequence(let items) = node.content, !items.isEmpty else {
+            let got = if case .sequence = node.content { "an empty one" } else { node.kind }
+            error(
+                node.position,
+                "identities: wanted a list with at least one rule, got \(got):"
+                    + " write [{ any: true, user: NAME }]")
+            return []
+        }
+        var rules: [IdentityRule] = []
+        for item in items {
+            if let last = rules.last, last.condition == .any {
+                warning(
+                    item.position,
+                    "identities: this rule never decides anything, because the one before it holds"
+                        + " for every client")
+            }
+            var rule = IdentityRule()
+            let parts = section(item, "identity rule", into: &rule)
+            if let reference = parts["user"], let name = name(reference, "user") {
+                if let index = indexOfUser[name] {
+                    rule.user = index
+                } else {
+                    reportMissing(
+                        "a user", name, at: reference.position, among: Array(indexOfUser.keys))
+                }
+            }
+            rules.append(rule)
+        }
+        return rules
+    }
+
+    /// What is configured and never used is probably a mistake elsewhere.
+    private mutating func warnAboutUnused(_ parts: [String: Node]) {
+        guard !diagnostics.contains(where: { $0.severity == .error }) else { return }
+        let usedUsers = Set(settings.listeners.flatMap(\.identities).map(\.user))
+        let usedUpstreams = Set(settings.users.map(\.upstream))
+        for (position, user) in settings.users.enumerated()
+        where !usedUsers.contains(UserIndex(position)) {
+            warning(
+                parts["users"]?.keyPosition(user.name) ?? .wholeFile(""),
+                "user \(user.name) is named by no listener: nobody can become it")
+        }
+        for (position, upstream) in settings.upstreams.enumerated()
+        where !usedUpstreams.contains(position) {
+            warning(
+                parts["upstreams"]?.keyPosition(upstream.name) ?? .wholeFile(""),
+                "upstream \(upstream.name) is named by no user: nothing is sent to it")
+        }
+    }
+}
+
+extension Node {
+    fileprivate func keyPosition(_ key: String) -> Position {
+        guard case .mapping(let entries) = content else { return position }
+        return entries.first { $0.key == key }?.keyPosition ?? position
+    }
+}

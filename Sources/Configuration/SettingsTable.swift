@@ -1,0 +1,272 @@
+// The table of settings: every key that a configuration may contain, section by section.
+//
+//   threads …                     Settings                  log.level …      LogSettings
+//   upstreams.NAME.address …      UpstreamSettings          …tls.ca_file …   UpstreamTLSSettings
+//   users.NAME.upstream …         UserSettings              …credentials.…   CredentialSettings
+//   listeners[].address …         ListenerSettings          …identities[].…  IdentityRule
+//
+// A key that is not here is refused; a key that is here is read, documented and tested.
+
+import Identity
+
+extension Settings: Section {
+    static var defaults: Settings { Settings() }
+
+    static var settings: [Setting<Settings>] {
+        [
+            .structure(
+                "upstreams", "a mapping from names to servers", isRequired: true,
+                "The servers, each under a name of your own."),
+            .structure(
+                "users", "a mapping from names to users", isRequired: true,
+                "The ACL users that the proxy may log in as, each under a name of your own."),
+            .structure(
+                "listeners", "a list of listeners", isRequired: true,
+                "Where clients connect, and which user they become."),
+            .number(
+                "threads", \.threads, 1...256, isOverridable: true,
+                "Worker threads. Each has its own upstream connections: raise it when one core is"
+                    + " full, not before."),
+            .number(
+                "connections_per_worker", \.connectionsPerWorker, 1...64,
+                "Shared upstream connections that each worker keeps for each user and database."),
+            .number(
+                "max_sessions", \.maxSessions, 1...1_000_000,
+                "Clients at the same time, in all. One more is refused with an error."),
+            .number(
+                "max_pinned", \.maxPinned, 1...1_000_000,
+                "Sessions of one worker that may have an upstream connection to themselves at the"
+                    + " same time (transactions, blocking commands, subscriptions, big values)."),
+            .duration(
+                "login_timeout", \.loginTimeout, .milliseconds(1)...(.seconds(3600)),
+                "How long commands wait while a refused credential is read again, and how long the"
+                    + " server may take to answer a login."),
+            .duration(
+                "upstream_wait", \.upstreamWait, .milliseconds(1)...(.seconds(3600)),
+                "How long commands wait for a server that cannot be reached before they are"
+                    + " answered with an error."),
+            .duration(
+                "drain_timeout", \.drainTimeout, .milliseconds(0)...(.seconds(86_400)),
+                isOverridable: true,
+                "How long replies that are owed may take after SIGTERM or SIGINT before the rest is"
+                    + " cut off."),
+            .size(
+                "reply_window", \.replyWindow, ByteCount(1 << 16)...ByteCount(1 << 30),
+                "Bytes of replies that one session's commands in flight may be expected to bring;"
+                    + " above it the session's next commands wait."),
+            .duration(
+                "slow_reader_timeout", \.slowReaderTimeout, .milliseconds(1)...(.seconds(3600)),
+                "How long a client may leave a reply unread that holds up others before it is"
+                    + " closed."),
+            .structure("log", "a mapping with level and format", "What is logged, and how."),
+        ]
+    }
+}
+
+extension LogSettings: Section {
+    static var defaults: LogSettings { LogSettings() }
+
+    static var settings: [Setting<LogSettings>] {
+        [
+            .choice(
+                "level", \.level, isOverridable: true,
+                "The least severe records that are written."),
+            .choice(
+                "format", \.format, isOverridable: true,
+                "Lines for people, or one JSON object per line."),
+        ]
+    }
+}
+
+extension UpstreamSettings: Section {
+    static var defaults: UpstreamSettings { UpstreamSettings() }
+
+    static var settings: [Setting<UpstreamSettings>] {
+        [
+            .scalar(
+                "address", "HOST:PORT", nil, isRequired: true,
+                "The server. A name is resolved again at each connect, and all its addresses tried."
+            ) { (word, root) throws(Unwanted) in root.address = try parseHostAndPort(word) },
+            .structure(
+                "tls", "off, on, or a mapping", defaultText: "on",
+                "How the way there is protected. `on` verifies the server against the system's"
+                    + " certificates; `off` sends everything, passwords too, in the clear."),
+            .duration(
+                "connect_timeout", \.connectTimeout, .milliseconds(1)...(.seconds(600)),
+                "For one attempt: name, TCP and TLS together."),
+            .duration(
+                "keepalive_idle", \.keepaliveIdle, .seconds(1)...(.seconds(32_767)),
+                inWholeSeconds: true,
+                "Silence before the first TCP keepalive probe."),
+            .duration(
+                "keepalive_interval", \.keepaliveInterval, .seconds(1)...(.seconds(32_767)),
+                inWholeSeconds: true,
+                "Time between probes."),
+            .number(
+                "keepalive_count", \.keepaliveCount, 1...127,
+                "Unanswered probes before the connection counts as lost."),
+            .duration(
+                "tcp_user_timeout", \.tcpUserTimeout, .milliseconds(0)...(.seconds(86_400)),
+                "How long sent bytes may stay unacknowledged before the connection counts as lost;"
+                    + " 0ms leaves it to the system (TCP_USER_TIMEOUT)."),
+            .duration(
+                "reconnect_min", \.reconnectMin, .milliseconds(1)...(.seconds(60)),
+                "Pause after the first failed attempt; it doubles with each further one."),
+            .duration(
+                "reconnect_max", \.reconnectMax, .milliseconds(1)...(.seconds(3600)),
+                "Longest pause between attempts. Each pause is shortened by up to half at random."),
+        ]
+    }
+}
+
+extension UpstreamTLSSettings: Section {
+    static var defaults: UpstreamTLSSettings { UpstreamTLSSettings() }
+
+    static var settings: [Setting<UpstreamTLSSettings>] {
+        [
+            .optionalText(
+                "ca_file", \.caFile, "the path of a PEM file",
+                without: "Without it: the system's certificates.",
+                "Certificates that may vouch for the server, in place of the system's."),
+            .optionalText(
+                "server_name", \.serverName, "a host name",
+                without: "Without it: the host of the address.",
+                "The name to ask for (SNI) and to find in the server's certificate."),
+            .choice(
+                "min_version", \.minVersion, "The oldest version of TLS that is spoken."),
+            .optionalText(
+                "certificate_file", \.certificateFile, "the path of a PEM file",
+                without: "Without it: none is shown.",
+                "Our own certificate and its chain, for servers that ask for one. Needs key_file."),
+            .optionalText(
+                "key_file", \.keyFile, "the path of a PEM file",
+                without: "Without it: none.",
+                "The private key of certificate_file."),
+        ]
+    }
+}
+
+extension UserSettings: Section {
+    static var defaults: UserSettings { UserSettings() }
+
+    static var settings: [Setting<UserSettings>] {
+        [
+            .structure(
+                "upstream", "the name of an upstream", isRequired: true,
+                "The server to log in at: a key under upstreams."),
+            .scalar(
+                "user_name", "an ACL user's name", nil,
+                "The name to log in with. Without it: the key of this user."
+            ) { (word, root) throws(Unwanted) in root.userName = try aclUserName(word) },
+            .structure(
+                "credentials", "a mapping with password_file or password_env", isRequired: true,
+                "Where the password comes from."),
+        ]
+    }
+}
+
+/// What stands under `credentials`: one source, and not two.
+struct CredentialSettings: Section {
+    var sources: [CredentialSource] = []
+
+    static var defaults: CredentialSettings { CredentialSettings() }
+
+    static var settings: [Setting<CredentialSettings>] {
+        [
+            .scalar(
+                "password_file", "the path of a file", nil,
+                "A file that holds the password and nothing else; one newline at its end is"
+                    + " ignored. It is watched: a new content is used for every later login."
+            ) { (word, root) throws(Unwanted) in
+                root.sources.append(.passwordFile(path: try plainText(word)))
+            },
+            .scalar(
+                "password_env", "the name of an environment variable", nil, isSensitive: true,
+                "A variable that holds the password. It is read once at the start and removed from"
+                    + " the environment."
+            ) { (word, root) throws(Unwanted) in
+                root.sources.append(.passwordEnvironment(variable: try variableName(word)))
+            },
+        ]
+    }
+}
+
+extension ListenerSettings: Section {
+    static var defaults: ListenerSettings { ListenerSettings() }
+
+    static var settings: [Setting<ListenerSettings>] {
+        [
+            .scalar(
+                "address", "IP-ADDRESS:PORT or unix:PATH", nil, isRequired: true,
+                "Where to listen. Port 0 lets the system choose one, which is logged at the start."
+            ) { (word, root) throws(Unwanted) in root.address = try parseListenerAddress(word) },
+            .choice(
+                "mode", \.mode,
+                "multiplexed: clients share upstream connections. dedicated: each client has one to"
+                    + " itself."),
+            .structure(
+                "identities", "a list of rules such as { any: true, user: NAME }", isRequired: true,
+                "Which client becomes which user: the first rule that holds decides."),
+            .scalar(
+                "socket_mode", "octal permissions from 0000 to 0777",
+                text(of: ListenerSettings.defaults.socketMode),
+                "Permissions of a Unix socket: who may write to it may connect."
+            ) { (word, root) throws(Unwanted) in root.socketMode = try parseSocketMode(word) },
+            .optionalText(
+                "socket_owner", \.socketOwner, "a user's name or number",
+                without: "Without it: the proxy's own user.",
+                "The user that a Unix socket belongs to."),
+            .optionalText(
+                "socket_group", \.socketGroup, "a group's name or number",
+                without: "Without it: the proxy's own group.",
+                "The group that a Unix socket belongs to."),
+        ]
+    }
+}
+
+extension IdentityRule: Section {
+    static var defaults: IdentityRule { IdentityRule() }
+
+    static var settings: [Setting<IdentityRule>] {
+        [
+            .scalar("any", "true", nil, isRequired: true, "Holds for every client.") {
+                (word, root) throws(Unwanted) in
+                guard try parseBoolean(word) else {
+                    throw Unwanted(advice: "a rule that never holds can be left out")
+                }
+                root.condition = .any
+            },
+            .structure(
+                "user", "the name of a user", isRequired: true,
+                "The user that such a client becomes: a key under users."),
+        ]
+    }
+}
+
+/// Redis takes any name without a space or NUL (acl.c, ACLStringHasSpaces); control characters are
+/// refused here as well, because names stand in logs.
+private func aclUserName(_ word: String) throws(Unwanted) -> String {
+    guard !word.isEmpty, word.utf8.count <= 255 else {
+        throw Unwanted(advice: "a name has 1 to 255 bytes")
+    }
+    guard !word.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7f }) else {
+        throw Unwanted(advice: "a name has no spaces and no control characters")
+    }
+    return word
+}
+
+private func variableName(_ word: String) throws(Unwanted) -> String {
+    let isName =
+        !word.isEmpty && word.utf8.count <= 255
+        && word.utf8.enumerated().allSatisfy { index, byte in
+            switch byte {
+            case 0x41...0x5a, 0x61...0x7a, UInt8(ascii: "_"): true
+            case 0x30...0x39: index > 0
+            default: false
+            }
+        }
+    guard isName else {
+        throw Unwanted(advice: "a variable's name has letters, digits and underscores")
+    }
+    return word
+}
