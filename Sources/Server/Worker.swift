@@ -631,8 +631,10 @@ final class Worker {
         socket.timer.stop()
         socket.phase = .closed
         socket.upstream.pointee.performer = nil
-        upstreams[socket.id] = nil
+        // In this order: callbacks lend the socket without owning it, so that something must own
+        // it at every moment until the turn's end.
         closedUpstreams.append(socket)
+        upstreams[socket.id] = nil
     }
 }
 
