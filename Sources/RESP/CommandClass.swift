@@ -96,33 +96,56 @@ enum NameVerdict: Equatable {
     /// Looks at no more than the first `significantBytes` of the name.
     @usableFromInline
     init(_ name: UnsafeRawPointer, count: Int) {
+        let length = min(count, Self.significantBytes)
         var head: UInt64 = 0
         var tail: UInt64 = 0
-        var length = 0
-        let readable = min(count, Self.significantBytes)
-        while length < readable {
-            let byte = UInt64(name.load(fromByteOffset: length, as: UInt8.self))
-            if byte == 0 { break }
-            if length < 8 {
-                head |= byte << UInt64(8 * length)
-            } else {
-                tail |= byte << UInt64(8 * (length - 8))
+        switch length {
+        case 8...:
+            // Two words that overlap, of which the second loses what the first has.
+            head = UInt64(littleEndian: name.loadUnaligned(as: UInt64.self))
+            tail = UInt64(
+                littleEndian: name.loadUnaligned(fromByteOffset: length - 8, as: UInt64.self))
+            if hasNUL(head) || hasNUL(tail) {
+                self.init(interrupted: name, count: count)
+                return
             }
-            length += 1
+            // A shift by all 64 bits leaves nothing, as it should for a name of eight.
+            tail >>= UInt64(64 - 8 * (length - 8))
+        case 4...:
+            let first = name.loadUnaligned(as: UInt32.self)
+            let last = name.loadUnaligned(fromByteOffset: length - 4, as: UInt32.self)
+            head =
+                UInt64(UInt32(littleEndian: first))
+                | UInt64(UInt32(littleEndian: last)) << UInt64(8 * (length - 4))
+            if hasNUL(head | ~0 << UInt64(8 * length)) {
+                self.init(interrupted: name, count: count)
+                return
+            }
+        default:
+            // No command of fewer than four bytes needs treatment.
+            self = .command(.plain)
+            return
         }
-        let found =
+        self =
             length <= 8
             ? Self(head: head, length: length)
             : Self(head: head, tail: tail, length: length)
-        if case .command(let command) = found, command != .plain, length < count {
+    }
+
+    /// A name with a NUL byte among its first `significantBytes`.
+    private init(interrupted name: UnsafeRawPointer, count: Int) {
+        var length = 0
+        while length < count, name.load(fromByteOffset: length, as: UInt8.self) != 0 { length += 1 }
+        let before = Self(name, count: length)
+        if case .command(let command) = before, command != .plain, length < count {
             self = .ambiguous(command)
         } else {
-            self = found
+            self = before
         }
     }
 
     /// A name of up to eight bytes, the first in the lowest byte, zeros above the last.
-    @inlinable
+    @inlinable @inline(__always)
     init(head: UInt64, length: Int) {
         let word = head & upperCase
         switch length {
@@ -196,6 +219,12 @@ enum NameVerdict: Equatable {
         default: self = .command(.plain)
         }
     }
+}
+
+/// Whether one of eight bytes is zero.
+@inlinable @inline(__always)
+func hasNUL(_ word: UInt64) -> Bool {
+    (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080 != 0
 }
 
 /// Makes the letters among eight bytes upper case, and no other byte a letter.

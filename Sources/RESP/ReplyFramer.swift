@@ -109,15 +109,10 @@ package struct ReplyFramer {
             let first = here.load(as: UInt8.self)
             switch first {
             case 0x24:
-                let (number, length) = Header.short(here, available: end &- offset)
-                let close = offset &+ length &+ number
-                guard length > 0, close &+ 2 <= end,
-                    UInt16(
-                        littleEndian: bytes.loadUnaligned(
-                            fromByteOffset: close, as: UInt16.self)) == Header.lineEnd
-                else { break }
+                let close = Header.wholeBulk(bytes, from: offset, to: end)
+                guard close >= 0 else { break }
                 frameType = first
-                return .reply(end: close &+ 2)
+                return .reply(end: close)
             case 0x2B:
                 // "+OK\r" and the LF behind it.
                 guard UInt32(littleEndian: here.loadUnaligned(as: UInt32.self)) == 0x0D4B_4F2B,
@@ -156,12 +151,18 @@ package struct ReplyFramer {
                     isTyped = true
                     frameType = element
                 }
+                if let (next, scan) = wholeElement(bytes, from: position, to: end) {
+                    if let scan { return scan }
+                    position = next
+                    continue
+                }
                 switch element {
-                case 0x2B, 0x2D:  // + -
+                case 0x2B, 0x2D, 0x28:  // + - (
                     phase = .text
-                case 0x3A, 0x2C, 0x28, 0x23, 0x5F:  // : , ( # _
+                case 0x3A, 0x2C, 0x23, 0x5F:  // : , # _
                     phase = .line
                     digits = 0
+                    negative = false
                 case 0x24, 0x2A, 0x21, 0x3D, 0x25, 0x7E, 0x3E, 0x7C:  // $ * ! = % ~ > |
                     phase = .header
                     number = 0
@@ -198,8 +199,7 @@ package struct ReplyFramer {
                     guard digits > 0 || element == 0x5F else { return fail() }
                     phase = .lineEnd
                 } else {
-                    guard mayStandInLine(byte) else { return fail() }
-                    digits = 1
+                    guard takeInLine(byte) else { return fail() }
                 }
                 position += 1
 
@@ -234,7 +234,16 @@ package struct ReplyFramer {
                     return fail()
                 }
                 position += 1
-                if let scan = finishHeader(at: position) { return scan }
+                if negative {
+                    // RESP2's nulls; nothing else is less than nothing.
+                    guard number == 1, element == 0x24 || element == 0x2A else { return fail() }
+                    if let scan = finishElement(at: position) { return scan }
+                } else if element == 0x24 || element == 0x21 || element == 0x3D {
+                    bulk = number &+ 2
+                    phase = .body
+                } else if let scan = finishHeader(number, at: position) {
+                    return scan
+                }
 
             case .body:
                 // Up to the CR in one step, then CR and LF one by one.
@@ -259,50 +268,100 @@ package struct ReplyFramer {
         return phase == .broken ? .violation : .incomplete
     }
 
-    /// Whether this byte may stand in the line of the number, boolean or null in progress.
-    private func mayStandInLine(_ byte: UInt8) -> Bool {
+    /// Counts an element's header, text or number if all of it, and of a bulk the body too, is
+    /// there and of a usual kind; changes nothing and says nil otherwise.
+    ///
+    /// Nothing but a short cut: what it takes, the phases would take byte by byte.
+    private mutating func wholeElement(
+        _ bytes: UnsafeRawPointer, from offset: Int, to end: Int
+    ) -> (next: Int, scan: ReplyScan?)? {
         switch element {
-        case 0x3A, 0x28:  // : (
-            (0x30...0x39).contains(byte) || (digits == 0 && (byte == 0x2D || byte == 0x2B))
+        case 0x24, 0x21, 0x3D:  // $ ! =
+            var next = Header.wholeBulk(bytes, from: offset, to: end)
+            if next < 0 {
+                // "$-1\r" and the LF behind it.
+                guard end - offset >= 5,
+                    UInt32(
+                        littleEndian: bytes.loadUnaligned(
+                            fromByteOffset: offset, as: UInt32.self)) == 0x0D31_2D24,
+                    bytes.load(fromByteOffset: offset + 4, as: UInt8.self) == 0x0A
+                else { return nil }
+                next = offset + 5
+            }
+            return (next, finishElement(at: next))
+        case 0x2A, 0x25, 0x7E, 0x3E, 0x7C:  // * % ~ > |
+            let (entries, length) = Header.short(bytes + offset, available: end - offset)
+            guard length > 0 else { return nil }
+            return (offset + length, finishHeader(entries, at: offset + length))
+        case 0x3A:  // :
+            // A number that is cut off, or is none, is left to the phases.
+            var next = offset + 1
+            if next < end, bytes.load(fromByteOffset: next, as: UInt8.self) == 0x2D { next += 1 }
+            let first = next
+            while next < end,
+                bytes.load(fromByteOffset: next, as: UInt8.self) &- 0x30 <= 9
+            {
+                next += 1
+            }
+            guard next > first else { return nil }
+            return lineEnd(bytes, at: next, to: end)
+        case 0x2B, 0x2D, 0x28:  // + - (
+            var next = offset + 1
+            while next < end, bytes.load(fromByteOffset: next, as: UInt8.self) != 0x0D {
+                next += 1
+            }
+            return lineEnd(bytes, at: next, to: end)
+        case 0x5F:  // _
+            return lineEnd(bytes, at: offset + 1, to: end)
+        default:
+            return nil
+        }
+    }
+
+    /// Finishes an element whose CR LF stands here, if it does.
+    private mutating func lineEnd(
+        _ bytes: UnsafeRawPointer, at offset: Int, to end: Int
+    ) -> (next: Int, scan: ReplyScan?)? {
+        guard offset + 2 <= end,
+            UInt16(
+                littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+                == Header.lineEnd
+        else { return nil }
+        return (offset + 2, finishElement(at: offset + 2))
+    }
+
+    /// Takes a byte of a number, boolean or null; false if it may not stand here.
+    private mutating func takeInLine(_ byte: UInt8) -> Bool {
+        switch element {
+        case 0x3A:  // :
+            if digits == 0, !negative, byte == 0x2D {
+                negative = true
+                return true
+            }
+            digits = 1
+            return (0x30...0x39).contains(byte)
         case 0x2C:  // ,  a number, inf or nan
+            digits = 1
             switch byte {
-            case 0x30...0x39, 0x2B, 0x2D, 0x2E, 0x45, 0x65, 0x69, 0x6E, 0x66, 0x61: true
-            default: false
+            case 0x30...0x39, 0x2B, 0x2D, 0x2E, 0x45, 0x65, 0x69, 0x6E, 0x66, 0x61: return true
+            default: return false
             }
         case 0x23:  // #
-            digits == 0 && (byte == 0x74 || byte == 0x66)
+            defer { digits = 1 }
+            return digits == 0 && (byte == 0x74 || byte == 0x66)
         default:
-            false
+            return false
         }
     }
 
-    /// Counts what a header announces; a scan if it ended the frame or is none.
-    private mutating func finishHeader(at position: Int) -> ReplyScan? {
-        if negative {
-            // RESP2's nulls; nothing else is less than nothing.
-            guard number == 1, element == 0x24 || element == 0x2A else { return fail() }
-            return finishElement(at: position)
-        }
-        switch element {
-        case 0x24, 0x21, 0x3D:
-            bulk = number &+ 2
-            phase = .body
-            return nil
-        case 0x25:
-            return open(number, perEntry: 2, closing: 1, at: position)
-        case 0x7C:
-            return open(number, perEntry: 2, closing: 0, at: position)
-        default:
-            return open(number, perEntry: 1, closing: 1, at: position)
-        }
-    }
-
-    /// An aggregate takes `closing` slots and opens `perEntry` for each of its entries.
-    private mutating func open(
-        _ entries: Int, perEntry: Int, closing: Int, at position: Int
-    ) -> ReplyScan? {
-        let (slots, overflow) = entries.multipliedReportingOverflow(by: perEntry)
-        let (sum, overflowToo) = (owed - closing).addingReportingOverflow(slots)
+    /// Counts the entries an aggregate's header announces; a scan if that ended the frame, or if
+    /// there are more than can be counted.
+    private mutating func finishHeader(_ entries: Int, at position: Int) -> ReplyScan? {
+        // A map's entries are two elements each. An attribute's too, and it takes no slot.
+        let isAttribute = element == 0x7C
+        let (slots, overflow) = entries.multipliedReportingOverflow(
+            by: isAttribute || element == 0x25 ? 2 : 1)
+        let (sum, overflowToo) = (owed - (isAttribute ? 0 : 1)).addingReportingOverflow(slots)
         guard !overflow, !overflowToo else { return fail() }
         owed = sum
         phase = .element

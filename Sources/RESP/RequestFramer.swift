@@ -127,8 +127,7 @@ package struct RequestFramer {
         // The eight bytes that end with the name: what stands before it is the length line.
         let tail = UInt64(
             littleEndian: bytes.loadUnaligned(fromByteOffset: nameLength, as: UInt64.self))
-        let hasNUL = (tail &- 0x0101_0101_0101_0101) & ~tail & 0x8080_8080_8080_8080 != 0
-        guard nameLength > 0, !hasNUL,
+        guard nameLength > 0, !hasNUL(tail),
             case .command(let command) = NameVerdict(
                 head: tail &>> UInt64(truncatingIfNeeded: 64 &- 8 &* nameLength),
                 length: nameLength)
@@ -137,20 +136,13 @@ package struct RequestFramer {
         var left = Int(truncatingIfNeeded: further)
         var position = nameEnd &+ 2
         while left > 0 {
-            let (number, length) = Header.short(bytes + position, available: count &- position)
-            guard length > 0, bytes.load(fromByteOffset: position, as: UInt8.self) == 0x24 else {
-                suspend(at: position, phase: .length, owed: left, command: command)
-                return resume(bytes, count: count)
-            }
-            let end = position &+ length &+ number
-            guard end &+ 2 <= count,
-                UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: end, as: UInt16.self))
-                    == Header.lineEnd
+            guard position < count, bytes.load(fromByteOffset: position, as: UInt8.self) == 0x24,
+                case let end = Header.wholeBulk(bytes, from: position, to: count), end >= 0
             else {
-                suspend(at: end, phase: .body, owed: left, command: command)
+                suspend(at: position, owed: left, command: command)
                 return resume(bytes, count: count)
             }
-            position = end &+ 2
+            position = end
             left &-= 1
         }
         return .frame(length: position, command: command)
@@ -166,13 +158,12 @@ package struct RequestFramer {
         arrived -= count
     }
 
+    /// Leaves the rest of a frame, from the length line at `cursor` on, to `resume`.
     @usableFromInline
-    mutating func suspend(
-        at cursor: Int, phase: Phase, owed: Int, command: CommandClass
-    ) {
+    mutating func suspend(at cursor: Int, owed: Int, command: CommandClass) {
         self.cursor = cursor
-        self.phase = phase
         self.owed = owed
+        phase = .length
         known = command
     }
 
@@ -222,6 +213,24 @@ package struct RequestFramer {
                 }
 
             case .length:
+                if let known {
+                    // Arguments that are all there, without a write to memory for each.
+                    var position = cursor
+                    var left = owed
+                    while position < count,
+                        bytes.load(fromByteOffset: position, as: UInt8.self) == 0x24,
+                        case let end = Header.wholeBulk(bytes, from: position, to: count), end >= 0
+                    {
+                        position = end
+                        left -= 1
+                        if left == 0 {
+                            reset()
+                            return .frame(length: position, command: known)
+                        }
+                    }
+                    cursor = position
+                    owed = left
+                }
                 guard cursor < count else { return .incomplete }
                 guard bytes.load(fromByteOffset: cursor, as: UInt8.self) == 0x24 else {
                     phase = .badLength
