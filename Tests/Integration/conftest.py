@@ -132,14 +132,17 @@ def gateway(request, reference):
             request.param, request.getfixturevalue("server"), proxy.by_mode[request.param]
         )
     _clean(made.server)
-    return made
+    yield made
+    if not made.is_direct:
+        _check_alive(proxy)
 
 
 @pytest.fixture(params=GATEWAYS[1:])
 def proxied(request, server, shared_proxy):
     """The proxy alone, for what a server without a proxy cannot show."""
     _clean(server)
-    return Gateway(request.param, server, shared_proxy.by_mode[request.param])
+    yield Gateway(request.param, server, shared_proxy.by_mode[request.param])
+    _check_alive(shared_proxy)
 
 
 @pytest.fixture
@@ -216,6 +219,15 @@ def place(directory):
 @pytest.fixture
 def full_size() -> bool:
     return os.environ.get("INTEGRATION_SIZE", "quick") == "full"
+
+
+def _check_alive(proxy: Proxy) -> None:
+    """A proxy that died fails the test it died in, and not every test behind it."""
+    if not proxy.process.is_running:
+        code = proxy.process.wait()
+        proxy.check_log()
+        proxy.start_again()
+        raise AssertionError(f"the proxy ended with {code} during this test")
 
 
 def _clean(server: RedisServer) -> None:

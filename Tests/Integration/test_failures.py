@@ -40,7 +40,7 @@ def test_sessions_at_rest_notice_nothing_when_connections_are_killed(server, sha
     for turn in range(10):
         for number, client in enumerate(clients):
             assert client.raw("ECHO", f"{number}-{turn}") == bulk(f"{number}-{turn}")
-        assert server.kill_connections("app") >= 1
+        assert server.lose_connections("app") >= 1
     for client in clients:
         assert client.raw("PING") == b"+PONG\r\n"
         client.close()
@@ -60,7 +60,7 @@ def test_the_sessions_own_settings_survive_the_loss_of_a_shared_connection(serve
             other.pipeline(("SET", "k", "zero"), ("SELECT", 4), ("SET", "k", "four"))
         with shared_proxy.by_mode["multiplexed"]["app"].connect() as client:
             client.value(*prepare)
-            server.kill_connections("app")
+            server.lose_connections("app")
             try:
                 assert client.raw(*probe) == expected, prepare
             except (ConnectionClosed, ConnectionResetError, BrokenPipeError):

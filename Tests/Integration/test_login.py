@@ -292,7 +292,7 @@ def test_a_password_replaced_by_a_symbolic_link_as_in_kubernetes_is_noticed(
     (place / "two" / "secret").write_text(new)
     (place / "..data_tmp").symlink_to("two")
     (place / "..data_tmp").rename(place / "..data")
-    server.kill_connections("mounted")
+    server.lose_connections("mounted")
     eventually(lambda: ok(proxy), 8, "the new password is used")
 
 

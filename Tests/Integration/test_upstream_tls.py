@@ -166,5 +166,5 @@ def test_a_server_whose_certificate_was_replaced_is_served_by_new_connections(
         "CONFIG", "SET", "tls-cert-file", renewed.certificate_file, "tls-key-file",
         renewed.key_file,
     ) == b"OK"
-    server.kill_connections("app")
+    server.lose_connections("app")
     expect_served(proxy)

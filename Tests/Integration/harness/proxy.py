@@ -90,9 +90,12 @@ class Proxy:
         self.configuration = directory / "proxy.yaml"
         # JSON is YAML, and it leaves no doubt about quoting.
         self.configuration.write_text(json.dumps(configuration, indent=2) + "\n")
-        self.start_process(
-            ["run", "--config", self.configuration], environment, limits, wait
-        )
+        self._start_again = ["run", "--config", self.configuration], environment, limits, wait
+        self.start_process(*self._start_again)
+
+    def start_again(self) -> None:
+        """A new process with the same configuration, after the old one ended."""
+        self.start_process(*self._start_again)
 
     def start_process(self, arguments, environment=None, limits=None, wait=True) -> None:
         self.process = Process(

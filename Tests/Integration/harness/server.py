@@ -12,7 +12,7 @@ from .certificates import Authority, Certificate
 from .passwords import new_password
 from .ports import free_port
 from .process import Process, wait_until
-from .resp import Client, Error
+from .resp import Client, Error, eventually
 
 # Access strings of every kind. `default` is not here: it is off on the server and on without a
 # password on the reference, where it shows what a server without passwords answers.
@@ -30,6 +30,9 @@ ACCESS_STRINGS = {
     "subcommand": "~* resetchannels -@all +client|getname +config|get",
     "nothing": "~* &* -@all",
 }
+
+# States of /proc/net/tcp.
+ESTABLISHED, CLOSE_WAIT = "01", "08"
 
 PASSWORDS = {name: new_password() for name in ACCESS_STRINGS}
 
@@ -169,7 +172,24 @@ class RedisServer:
         return found
 
     def kill_connections(self, user: str) -> int:
+        """Ends all connections of `user`; the other side may learn of it later."""
         return self.ask("CLIENT", "KILL", "USER", user)
+
+    def lose_connections(self, user: str) -> int:
+        """Ends all connections of `user` and waits until the other side has noticed."""
+        ports = {int(fields["addr"].rsplit(":", 1)[1]) for fields in self.connections(user)}
+        killed = self.kill_connections(user)
+        eventually(lambda: not ports & self._ports_connected_here(), what="the loss is noticed")
+        return killed
+
+    def _ports_connected_here(self) -> set:
+        """Local ports of sockets to this server that their owner has not closed."""
+        ports = set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            local, remote, state = line.split()[1:4]
+            if int(remote.split(":")[1], 16) == self.port and state in (ESTABLISHED, CLOSE_WAIT):
+                ports.add(int(local.split(":")[1], 16))
+        return ports
 
     def set_password(self, user: str, password: str) -> None:
         """Leaves `password` as the only one of `user`; live connections stay."""
