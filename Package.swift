@@ -66,7 +66,7 @@ let package = Package(
             name: "RedisAuthProxy",
             dependencies: [
                 "Server", "Configuration", "Credentials", "Telemetry", "Proxy", "Transport",
-                "Identity",
+                "Identity", "COpenSSL", log,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings

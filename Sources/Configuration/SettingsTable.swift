@@ -35,8 +35,8 @@ extension Settings: Section {
                 "Clients at the same time, in all. One more is refused with an error."),
             .number(
                 "max_pinned", \.maxPinned, 1...1_000_000,
-                "Sessions of one worker that may have an upstream connection to themselves at the"
-                    + " same time (transactions, blocking commands, subscriptions, big values)."),
+                "Sessions that may have an upstream connection to themselves at the same time, in all"
+                    + " (transactions, blocking commands, subscriptions, big values)."),
             .duration(
                 "login_timeout", \.loginTimeout, .milliseconds(1)...(.seconds(3600)),
                 "How long commands wait while a refused credential is read again, and how long the"

@@ -1,1 +1,1 @@
-print("redis-auth-proxy")
+ProxyCommand.main()

@@ -1,0 +1,146 @@
+import ArgumentParser
+import Configuration
+import Credentials
+import Glibc
+import Identity
+import Logging
+import Server
+import Telemetry
+import Transport
+
+/// `run`: the proxy itself, until SIGTERM or SIGINT.
+struct RunCommand: ParsableCommand {
+    /// The smallest configuration there is.
+    static let exampleFile = """
+          upstreams:
+            cache: { address: "cache.example:6379" }
+          users:
+            app: { upstream: cache, credentials: { password_file: /run/secrets/app } }
+          listeners:
+            - { address: "127.0.0.1:6379", identities: [{ any: true, user: app }] }
+        """
+
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run the proxy.",
+        discussion: """
+            Settings come from a file (--config), or from flags alone for listeners in front of \
+            one user of one server. A flag goes over the environment, the environment over the \
+            file. `redis-auth-proxy check --help` lists every key of the file.
+
+            Runs in the foreground and logs to standard error. SIGTERM and SIGINT drain: no new \
+            clients, replies that are owed are delivered for at most --drain-timeout, then exit 0.
+
+            EXAMPLES
+              redis-auth-proxy run --config /etc/redis-auth-proxy.yaml
+              redis-auth-proxy run --listen 127.0.0.1:6379 --listen unix:/run/app/redis.sock \\
+                  --upstream rediss://cache.example:6379 --user app \\
+                  --password-file /run/secrets/app
+
+            EXIT CODES
+            \(Exit.table)
+
+            EXAMPLE OF A FILE
+            \(exampleFile)
+            """)
+
+    @OptionGroup var options: ConfigurationOptions
+
+    func run() throws {
+        let loaded: LoadedSettings
+        do throws(InvalidConfiguration) {
+            loaded = try options.load(checksFiles: false)
+        } catch {
+            complain(error)
+            throw Exit.configuration.code
+        }
+        try prepareProcess()
+        let settings = loaded.settings
+        let logger = Log.make(
+            "redis-auth-proxy", level: settings.log.level, format: settings.log.format)
+        for warning in loaded.warnings {
+            logger.warning("\(warning.message)", metadata: ["at": "\(warning.position)"])
+        }
+        // Before any thread: see PasswordEnvironment.
+        let environment = PasswordEnvironment.take(settings.passwordVariables)
+        let missing = settings.passwordVariables.filter { environment.secret(named: $0) == nil }
+        for variable in missing {
+            complain(
+                "password_env: wanted the environment variable \(variable), got none: set it to"
+                    + " the password")
+        }
+        guard missing.isEmpty else { throw Exit.configuration.code }
+
+        try start(settings, environment: environment, logger: logger) { addresses in
+            for (listener, bound) in zip(settings.listeners, addresses) {
+                var listener = listener
+                // Port 0 became a real one.
+                if case .tcp(let host, 0) = listener.address, let port = bound.first?.port {
+                    listener.address = .tcp(address: host, port: port)
+                }
+                logger.info("listening on \(settings.summary(of: listener))")
+            }
+        }
+    }
+}
+
+extension Settings {
+    /// The environment variables that passwords are taken from.
+    fileprivate var passwordVariables: [String] {
+        users.compactMap { user in
+            if case .passwordEnvironment(let variable) = user.credentials { variable } else { nil }
+        }
+    }
+}
+
+/// What every process that holds credentials does first, before any thread exists: no core files, no
+/// death by a closed pipe, and SIGTERM and SIGINT left for whoever reads them.
+func prepareProcess() throws {
+    signal(SIGPIPE, SIG_IGN)
+    SignalWatcher.block([SIGTERM, SIGINT])
+    do throws(SystemError) {
+        try ProcessLimits.disableCoreDumps()
+    } catch {
+        complain("cannot switch core dumps off, which could contain passwords: \(error)")
+        throw Exit.system.code
+    }
+}
+
+/// Reads the credentials and serves until SIGTERM or SIGINT; says why if it cannot.
+///
+/// - Parameters:
+///   - environment: the passwords of users with password_env.
+///   - whenReady: called once all listeners are bound, with what each is bound to.
+func start(
+    _ settings: Settings, environment: PasswordEnvironment = PasswordEnvironment(),
+    logger: Logger, whenReady: ([[SocketAddress]]) -> Void
+) throws {
+    let users = settings.users.enumerated().map { position, user in
+        CredentialStore.User(
+            index: UserIndex(position), name: user.name, userName: user.userName,
+            source: user.credentials)
+    }
+    let store = CredentialStore(users: users, environment: environment, logger: logger)
+    defer { store.stop() }
+    do {
+        try store.start()
+        _ = try serve(settings, credentials: store, logger: logger, whenReady: whenReady)
+    } catch let error as CredentialStore.StartFailure {
+        logger.critical("\(error.reason)")
+        throw Exit.system.code
+    } catch let error as SystemError {
+        logger.critical("\(error)")
+        throw Exit.system.code
+    } catch let error as ServerError {
+        logger.critical("\(error)")
+        switch error {
+        case .listen: throw Exit.unavailable.code
+        case .system: throw Exit.system.code
+        }
+    } catch {
+        // What is left is what the settings named and the system does not have: a certificate that
+        // cannot be used, a socket owner that does not exist.
+        logger.critical("\(error)")
+        throw Exit.configuration.code
+    }
+}
