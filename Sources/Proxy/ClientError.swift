@@ -15,11 +15,12 @@ package enum ClientError: CaseIterable, Sendable {
     case syntax
     case protocolVersion
     case protocolVersionNotInteger
-    case helloOption
     case clientName
 
     /// The reply, CR LF included.
-    package var reply: StaticString {
+    package var reply: [UInt8] { Array(text.utf8) }
+
+    private var text: String {
         switch self {
         case .upstreamUnreachable:
             "-ERR redis-auth-proxy: the server cannot be reached, the command was not run\r\n"
@@ -41,10 +42,19 @@ package enum ClientError: CaseIterable, Sendable {
             "-NOPROTO unsupported protocol version\r\n"
         case .protocolVersionNotInteger:
             "-ERR Protocol version is not an integer or out of range\r\n"
-        case .helloOption:
-            "-ERR Syntax error in HELLO option\r\n"
         case .clientName:
             "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
         }
+    }
+}
+
+extension ClientError {
+    /// What the server says to an option of HELLO that it does not know, with the option's name.
+    ///
+    /// The name comes from the client: it is cut short, and only its printable characters stand in
+    /// the reply, so that it can never end the line.
+    static func unknownHelloOption(_ option: UnsafeRawBufferPointer) -> [UInt8] {
+        let name = option.prefix(64).map { $0 >= 0x20 && $0 < 0x7f ? $0 : 0x20 }
+        return Array("-ERR Syntax error in HELLO option '".utf8) + name + Array("'\r\n".utf8)
     }
 }

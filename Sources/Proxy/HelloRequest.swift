@@ -12,7 +12,7 @@ struct HelloRequest {
     private(set) var hasLogin = false
     private(set) var name: [UInt8]?
     /// What the server would answer instead of doing it.
-    private(set) var error: ClientError?
+    private(set) var error: [UInt8]?
 
     /// - Parameter request: a complete multibulk request.
     init(_ request: UnsafeRawBufferPointer) {
@@ -20,11 +20,11 @@ struct HelloRequest {
         _ = arguments.next()
         guard let versionText = arguments.next() else { return }
         guard let number = Int(String(decoding: versionText, as: UTF8.self)) else {
-            error = .protocolVersionNotInteger
+            error = ClientError.protocolVersionNotInteger.reply
             return
         }
         guard number == 2 || number == 3 else {
-            error = .protocolVersion
+            error = ClientError.protocolVersion.reply
             return
         }
         version = UInt8(number)
@@ -34,23 +34,23 @@ struct HelloRequest {
                 arguments.next() != nil
             {
                 guard user.elementsEqual("default".utf8) else {
-                    error = .wrongPassword
+                    error = ClientError.wrongPassword.reply
                     return
                 }
                 hasLogin = true
             } else if option.equalsIgnoringCase("SETNAME") {
                 arguments = rest
                 guard let wanted = arguments.next() else {
-                    error = .helloOption
+                    error = ClientError.unknownHelloOption(option)
                     return
                 }
                 guard wanted.allSatisfy({ $0 >= 0x21 && $0 <= 0x7e }) else {
-                    error = .clientName
+                    error = ClientError.clientName.reply
                     return
                 }
                 name = Array(wanted)
             } else {
-                error = .helloOption
+                error = ClientError.unknownHelloOption(option)
                 return
             }
         }

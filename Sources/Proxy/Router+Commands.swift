@@ -126,7 +126,7 @@ extension Router {
         _ request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
-        let reply: StaticString
+        let reply: [UInt8]
         var arguments = RequestArguments(UnsafeRawBufferPointer(request))
         _ = arguments.next()
         let first = arguments.next()
@@ -138,7 +138,9 @@ extension Router {
         } else if second == nil {
             reply = ClientError.authWithoutPassword.reply
         } else {
-            reply = first.map(isDefaultUser) == true ? "+OK\r\n" : ClientError.wrongPassword.reply
+            reply =
+                first.map(isDefaultUser) == true
+                ? Array("+OK\r\n".utf8) : ClientError.wrongPassword.reply
         }
         return answerInPlace(reply, wiping: request, of: session)
     }
@@ -153,7 +155,7 @@ extension Router {
     /// the order of replies is where our answer belongs, and inside MULTI it aborts the
     /// transaction as a refused command should.
     private func answerInPlace(
-        _ reply: StaticString,
+        _ reply: [UInt8],
         wiping request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
@@ -184,7 +186,7 @@ extension Router {
     ) -> Verdict {
         let hello = HelloRequest(UnsafeRawBufferPointer(request))
         if let error = hello.error {
-            return answerInPlace(error.reply, wiping: request, of: session)
+            return answerInPlace(error, wiping: request, of: session)
         }
         if session.pointee.lane == .shared {
             guard session.pointee.owed == 0 else {
@@ -225,12 +227,8 @@ extension Router {
         }
         session.pointee.protocolVersion = wanted
         explicit_bzero(request.baseAddress!, request.count)
-        let reply =
-            upstream.pointee.helloHead + Array(String(session.pointee.id).utf8)
-            + upstream.pointee.helloTail
-        reply.withUnsafeBytes { bytes in
-            if let base = bytes.baseAddress { answer(session, base, bytes.count) }
-        }
+        let id = Array(String(session.pointee.id).utf8)
+        answer(session, upstream.pointee.helloHead + id + upstream.pointee.helloTail)
         return .handled
     }
 

@@ -390,7 +390,7 @@ extension Router {
             upstream.pointee.unsentRuns -= 1
             upstream.pointee.outgoing.consume(Int(run.bytes))
             for _ in 0..<run.replies { answer(session, error.reply) }
-            deliver(session, UnsafeRawPointer(error.reply.utf8Start), 0, run.replies)
+            discharge(session, run.replies)
         }
         for session in upstream.pointee.waiters
         where session.pointee.blocks.contains(.facts)

@@ -163,7 +163,7 @@ extension Router {
                 if let reply = owner.pointee.substitute { answer(owner, reply) }
                 owner.pointee.substitute = nil
                 unblock(owner, .substitute)
-                deliver(owner, base + after, 0, 1)
+                discharge(owner, 1)
                 match(upstream, base, after, count)
                 return
             }
@@ -215,16 +215,21 @@ extension Router {
         _ count: Int,
         _ replies: UInt32
     ) {
-        session.pointee.owed &-= replies
-        if session.pointee.phase == .gone {
-            if session.pointee.owed == 0 && replies > 0 { bury(session) }
-            return
-        }
-        if count > 0 {
+        if count > 0 && session.pointee.phase != .gone {
             output(session, bytes, count)
             session.pointee.recentReplyBytes &+= count
         }
-        guard replies > 0 else { return }
+        if replies > 0 { discharge(session, replies) }
+    }
+
+    /// The session is no longer owed `replies` replies: they are delivered, or answered by us.
+    @inline(__always)
+    func discharge(_ session: SessionRef, _ replies: UInt32) {
+        session.pointee.owed &-= replies
+        if session.pointee.phase == .gone {
+            if session.pointee.owed == 0 { bury(session) }
+            return
+        }
         judgeWindow(session, replies)
         if !session.pointee.blocks.isDisjoint(with: .window),
             session.pointee.owed &* 2 <= session.pointee.window
@@ -267,6 +272,12 @@ extension Router {
     /// An answer of the proxy's own.
     func answer(_ session: SessionRef, _ reply: StaticString) {
         answer(session, UnsafeRawPointer(reply.utf8Start), reply.utf8CodeUnitCount)
+    }
+
+    func answer(_ session: SessionRef, _ reply: [UInt8]) {
+        reply.withUnsafeBytes { bytes in
+            if let base = bytes.baseAddress { answer(session, base, bytes.count) }
+        }
     }
 
     func answer(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {

@@ -177,8 +177,10 @@ extension Router {
                         session.pointee.isMidRequest = true
                         requests &+= 1
                     }
-                    session.pointee.framer.discard(held)
-                    start = count
+                    // A length line that is cut in its middle stays until it is whole.
+                    let scanned = session.pointee.framer.scanned
+                    session.pointee.framer.discard(scanned)
+                    start += scanned
                     break scanning
                 }
                 guard held + session.pointee.framer.missing > limits.sharedRequest else {
@@ -307,9 +309,7 @@ extension Router {
             if session.pointee.violation != nil {
                 guard !isCounted || session.pointee.owed == (session.pointee.isMidRequest ? 1 : 0)
                 else { return }
-                session.pointee.violation?.reply?.withUnsafeBytes { reply in
-                    if let base = reply.baseAddress { answer(session, base, reply.count) }
-                }
+                if let reply = session.pointee.violation?.reply { answer(session, reply) }
                 endWhenSent(session, .violation)
             } else if !isCounted || session.pointee.mayBlock {
                 // The server is told that the client is finished, and decides what that means

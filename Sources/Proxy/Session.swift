@@ -85,7 +85,7 @@ package struct Session: ~Copyable {
     /// Something was sent on the own connection that waits for others (BLPOP and its kin).
     var mayBlock = false
     /// Delivered instead of the next reply.
-    var substitute: StaticString?
+    var substitute: [UInt8]?
     /// The performer was last told to read from the client.
     var isRead = true
     var isDirty = false

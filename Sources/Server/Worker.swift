@@ -576,20 +576,25 @@ final class Worker {
         guard let performer = upstream.pointee.performer else { return }
         let socket = Unmanaged<UpstreamSocket>.fromOpaque(performer).takeUnretainedValue()
         guard socket.phase == .open, let stream = socket.stream else { return }
-        if stream.unsentByteCount < Self.ciphertextLimit {
-            let outgoing = router.outgoing(of: upstream)
-            if !outgoing.isEmpty, let failure = stream.encrypt(outgoing) {
-                lose(socket, failure.description)
-                return
+        // More than once, because a handover lets sessions go on that had to wait for it, and a
+        // send makes room for what could not be handed over before.
+        repeat {
+            if stream.unsentByteCount < Self.ciphertextLimit {
+                let outgoing = router.outgoing(of: upstream)
+                if !outgoing.isEmpty, let failure = stream.encrypt(outgoing) {
+                    lose(socket, failure.description)
+                    return
+                }
+                router.didHandOver(upstream)
             }
-            router.didHandOver(upstream)
-        }
-        if stream.unsentByteCount > 0 {
-            if case .failed(let error) = stream.flush(to: socket.descriptor) {
+            if stream.unsentByteCount > 0,
+                case .failed(let error) = stream.flush(to: socket.descriptor)
+            {
                 lose(socket, error.description)
                 return
             }
-        }
+        } while stream.unsentByteCount < Self.ciphertextLimit
+            && !router.outgoing(of: upstream).isEmpty
         updateInterest(socket)
         if socket.endsAfterFlush && stream.unsentByteCount == 0 {
             socket.endsAfterFlush = false
