@@ -253,6 +253,9 @@ def pytest_runtest_protocol(item, nextitem):
     heavy = item.get_closest_marker("heavy") is not None
     limit = HEAVY_TEST_LIMIT_SECONDS if heavy else TEST_LIMIT_SECONDS
 
+    for child in processes._recently_running:
+        child.mark_log()
+
     def give_up(*_):
         raise AssertionError(f"the test took longer than {limit} s")
 
@@ -267,12 +270,12 @@ def pytest_runtest_protocol(item, nextitem):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows the end of every log of a proxy that ran meanwhile."""
+    """A failure shows what every proxy logged since the test began."""
     report = (yield).get_result()
     if report.failed:
         for child in processes._recently_running:
             if "redis-auth-proxy" in child.arguments[0] and child.log_file.exists():
-                text = child.log()[-LOG_TAIL_CHARACTERS:]
+                text = child.log_since_mark()[-LOG_TAIL_CHARACTERS:]
                 for secret in passwords.found_in(text):
                     text = text.replace(secret, "<a password!>")
                 state = "running" if child.is_running else f"exited {child.child.returncode}"

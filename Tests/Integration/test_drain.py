@@ -123,17 +123,6 @@ def test_a_drain_under_load_gives_no_wrong_reply(server, start_proxy, mode):
     assert len(counts) == 10 and min(counts) > 0
 
 
-def test_a_second_signal_ends_the_drain(server, start_proxy):
-    proxy = start(start_proxy, server, drain_timeout="60s")
-    with proxy.connect() as client:
-        client.send("BLPOP", "never-there", 0)
-        eventually(lambda: any("b" in c["flags"] for c in server.connections("app")), what="blocks")
-        proxy.process.send_signal(signal.SIGTERM)
-        eventually(lambda: refuses(proxy), 3, "it drains")
-        proxy.process.send_signal(signal.SIGTERM)
-        proxy.process.wait(5)
-
-
 def test_a_drain_while_the_server_is_away_ends_in_time(start_server, start_proxy):
     server = start_server(start=False)
     proxy = start(start_proxy, server, drain_timeout="1s", upstream_wait="30s")

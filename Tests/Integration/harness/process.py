@@ -18,7 +18,7 @@ class Process:
         self.arguments = [str(argument) for argument in arguments]
         self.log_file = log_file
         self._log = open(log_file, "ab")
-        self._log_start = self._log.tell()
+        self._log_start = self._log_mark = self._log.tell()
         self.child = subprocess.Popen(
             self.arguments,
             stdin=subprocess.DEVNULL,
@@ -41,8 +41,18 @@ class Process:
 
     def log(self) -> str:
         """What this process has written so far."""
+        return self._log_from(self._log_start)
+
+    def mark_log(self) -> None:
+        """What is written from now on is `log_since_mark`."""
+        self._log_mark = self.log_file.stat().st_size
+
+    def log_since_mark(self) -> str:
+        return self._log_from(self._log_mark)
+
+    def _log_from(self, offset: int) -> str:
         with open(self.log_file, "rb") as file:
-            file.seek(self._log_start)
+            file.seek(offset)
             return file.read().decode(errors="backslashreplace")
 
     def send_signal(self, number: int) -> None:

@@ -42,7 +42,7 @@ class RedisServer:
 
     With `authority` it speaks TLS only, with a certificate for loopback unless another one is
     given; without it it is the plain reference. `durable` keeps every acknowledged write across
-    `restart`.
+    `restart`. With `client_certificate` it demands one of its clients; the harness shows that one.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class RedisServer:
         options: dict = None,
         port: int = None,
         start: bool = True,
+        client_certificate: Certificate = None,
     ):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -91,6 +92,11 @@ class RedisServer:
             self.client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self.client_context.check_hostname = False
             self.client_context.verify_mode = ssl.CERT_NONE
+            if client_certificate:
+                settings["tls-auth-clients"] = "yes"
+                self.client_context.load_cert_chain(
+                    client_certificate.certificate_file, client_certificate.key_file
+                )
         settings |= options or {}
         self.configuration = directory / "redis.conf"
         self.configuration.write_text(
