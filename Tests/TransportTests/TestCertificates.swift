@@ -7,14 +7,26 @@
 //     stranger ────── foreign       localhost
 
 import Foundation
+import Synchronization
 import Testing
 
 /// Paths of PEM files.
 struct TestCertificates: Sendable {
     private let directory: TemporaryDirectory
 
-    /// Made at first use; a failure is every test's that needs it.
-    static let shared = Result { try TestCertificates() }
+    /// Made at first use and removed at exit; a failure is every test's that needs it.
+    static let shared = Result {
+        let made = try TestCertificates()
+        pathToRemove.withLock { $0 = made.path }
+        atexit {
+            TestCertificates.pathToRemove.withLock {
+                try? FileManager.default.removeItem(atPath: $0)
+            }
+        }
+        return made
+    }
+
+    private static let pathToRemove = Mutex("")
 
     func certificate(_ name: String) -> String { "\(directory.path)/\(name).crt" }
     func key(_ name: String) -> String { "\(directory.path)/\(name).key" }
