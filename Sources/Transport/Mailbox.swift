@@ -102,7 +102,6 @@ private final class Bell: @unchecked Sendable {
         if isStopped { return }
         isStopped = true
         ev_async_stop(loop, watcher)
-        onRing = {}
     }
 
     deinit {

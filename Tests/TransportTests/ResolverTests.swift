@@ -68,7 +68,11 @@ import Transport
             try Thread.start(name: "asker") {
                 for round in 0..<25 {
                     let port = UInt16(1 + (number + round) % 3)
-                    resolver.resolve(host: "localhost", port: port) { results.add($0) }
+                    resolver.resolve(host: "localhost", port: port) { result in
+                        let addresses = (try? result.get()) ?? []
+                        #expect(addresses.allSatisfy { $0.port == port })
+                        results.add(result)
+                    }
                 }
             }
         }

@@ -247,6 +247,18 @@ import Transport
         #expect(try pair.receiveAll() == [8])
     }
 
+    @Test("A second close_notify touches nothing, not even what has come in meanwhile")
+    func sendsCloseNotifyOnce() throws {
+        let pair = try TLSPair(trustingContext(), ServerContext())
+        try pair.establish()
+        try pair.serverSend([8])
+        _ = try pair.carryToClient()
+        pair.stream.closeNotify()
+        #expect(pair.stream.receiveCiphertext(from: pair.sockets.left) != .wouldBlock)
+        pair.stream.closeNotify()
+        #expect(try pair.receiveAll() == [8])
+    }
+
     @Test("A record that was tampered with breaks the stream, after the ones before it")
     func refusesTamperedRecord() throws {
         let pair = try TLSPair(trustingContext(), ServerContext())
@@ -374,20 +386,25 @@ import Transport
         }
     }
 
-    @Test("Output of any size survives a socket that takes it in parts")
-    func keepsOutput() throws {
+    @Test(
+        "Output of any size survives a socket that takes it in parts", arguments: [5_000, 300_000])
+    func keepsOutput(largestPiece: Int) throws {
         let seed = UInt64.random(in: 0 ... .max)
         var generator = SeededGenerator(seed: seed)
         let sockets = try SocketPair()
+        sockets.shrinkBuffers()
         let stream = SecureStream(plaintext: pool)
         var expected: [UInt8] = []
         var arrived: [UInt8] = []
-        for _ in 0..<100 {
-            let piece = generator.bytes(Int.random(in: 1...150_000, using: &generator))
-            #expect(piece.withUnsafeBytes { stream.encrypt($0) } == nil)
-            expected += piece
+        for _ in 0..<400 {
+            // Never empty, so that the head of the output wanders through its buffer.
+            while stream.unsentByteCount < 4 * largestPiece {
+                let piece = generator.bytes(Int.random(in: 1...largestPiece, using: &generator))
+                #expect(piece.withUnsafeBytes { stream.encrypt($0) } == nil)
+                expected += piece
+            }
             _ = stream.flush(to: sockets.left)
-            let limit = Int.random(in: 1...200_000, using: &generator)
+            let limit = Int.random(in: 1...5_000, using: &generator)
             arrived += received(from: sockets.right, limit: limit).bytes
         }
         while stream.unsentByteCount > 0 {
@@ -395,6 +412,37 @@ import Transport
             arrived += received(from: sockets.right).bytes
         }
         arrived += received(from: sockets.right).bytes
+        #expect(arrived == expected, "seed \(seed)")
+        #expect(pool.lentCount == 0)
+    }
+
+    @Test("Input survives a reader that takes it in parts")
+    func keepsInput() throws {
+        let seed = UInt64.random(in: 0 ... .max)
+        var generator = SeededGenerator(seed: seed)
+        let sockets = try SocketPair()
+        let stream = SecureStream(plaintext: pool)
+        let expected = generator.bytes(1_000_000)
+        var sent = 0
+        var arrived: [UInt8] = []
+        while arrived.count < expected.count {
+            let size = min(expected.count - sent, Int.random(in: 0...60_000, using: &generator))
+            let piece = expected[sent..<sent + size]
+            if size > 0,
+                case .sent(let count) = piece.withUnsafeBytes({
+                    Socket.send(sockets.right, $0)
+                })
+            {
+                sent += count
+            }
+            _ = stream.receiveCiphertext(from: sockets.left)
+            var buffer = [UInt8](
+                repeating: 0, count: Int.random(in: 1...50_000, using: &generator))
+            if case .bytes(let count) = buffer.withUnsafeMutableBytes({ stream.decrypt(into: $0) })
+            {
+                arrived += buffer[..<count]
+            }
+        }
         #expect(arrived == expected, "seed \(seed)")
         #expect(pool.lentCount == 0)
     }

@@ -119,10 +119,11 @@ import Transport
             try waitUntilReady(listener.descriptor, Int32(POLLIN))
             var limit = rlimit()
             getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-            let next = dup(0)
-            Socket.close(next)
-            limit.rlim_cur = rlim_t(next)
+            let next = dup(listener.descriptor)
+            limit.rlim_cur = rlim_t(next) + 8
             #expect(setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0)
+            while dup(listener.descriptor) >= 0 {}
+            #expect(errno == EMFILE)
 
             for _ in 0..<3 {
                 guard case .exhausted(let error) = Socket.accept(listener.descriptor) else {

@@ -53,6 +53,12 @@ final class SocketPair {
         right = descriptors[1]
     }
 
+    /// Lets the left end take only a few KiB at once.
+    func shrinkBuffers() {
+        var size: Int32 = 4_096
+        setsockopt(left, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
+    }
+
     func closeLeft() {
         if left >= 0 { Socket.close(left) }
         left = -1
