@@ -2,6 +2,9 @@
 //
 // The proxy sends multibulk requests only: an inline command is read here by the server's rules and
 // goes on in the other form, so that there is nothing left to disagree about.
+//
+// A line may hold a password (`AUTH …`), so its bytes go straight into the request, which the caller
+// can wipe, and nowhere else: the line is read twice, first to learn how long each argument is.
 
 /// Reads inline commands as redis-server does.
 package enum InlineCommand {
@@ -9,7 +12,7 @@ package enum InlineCommand {
     package enum Result: Equatable, Sendable {
         /// A blank line: no command, no reply.
         case none
-        /// The same command as a multibulk request.
+        /// The same command as a multibulk request; the only copy of the line's bytes.
         case request([UInt8])
         /// Not a command; the client gets the reply, if any, and is closed.
         case violation(ProtocolViolation)
@@ -31,52 +34,72 @@ package enum InlineCommand {
         }
         if line.contains(0) { return .violation(.lineWithNUL) }
 
-        var arguments: [[UInt8]] = []
+        var lengths: [Int] = []
         var rest = line
-        while true {
-            rest = rest.drop(while: isSpace)
-            if rest.isEmpty { break }
-            guard let argument = takeArgument(&rest) else { return .violation(.unbalancedQuotes) }
-            arguments.append(argument)
+        while skipBlanks(&rest) {
+            var length = 0
+            guard takeArgument(&rest, { _ in length += 1 }) else {
+                return .violation(.unbalancedQuotes)
+            }
+            lengths.append(length)
         }
-        guard let name = arguments.first else { return .none }
+        if lengths.isEmpty { return .none }
 
-        let verdict = name.withUnsafeBytes { bytes in
-            // An empty argument has no address; a name of no bytes is as plain as any other.
-            bytes.baseAddress.map { NameVerdict($0, count: bytes.count) } ?? .command(.plain)
+        var request: [UInt8] = []
+        // An array that grows leaves a copy behind. Around an argument stand at most `$`, 20 digits
+        // and two CR LF.
+        request.reserveCapacity(line.count + (lengths.count + 1) * 25)
+        RequestEncoder.appendHeader(0x2A, lengths.count, to: &request)
+        var nameStart = 0
+        rest = line
+        for (index, length) in lengths.enumerated() {
+            RequestEncoder.appendHeader(0x24, length, to: &request)
+            if index == 0 { nameStart = request.count }
+            _ = skipBlanks(&rest) && takeArgument(&rest) { request.append($0) }
+            request += "\r\n".utf8
         }
-        switch verdict {
-        case .command: break
+        switch request.withUnsafeBytes({ verdict(on: $0.dropFirst(nameStart).prefix(lengths[0])) })
+        {
+        case .command: return .request(request)
         case .crossProtocol: return .violation(.crossProtocol)
         case .ambiguous: return .violation(.ambiguousCommand)
         }
-        var request: [UInt8] = []
-        RequestEncoder.append(arguments, to: &request)
-        return .request(request)
     }
 
-    /// Takes one argument off the front of `rest`, which begins with one; nil if its quotes are not
-    /// in order.
-    private static func takeArgument(_ rest: inout Slice<UnsafeRawBufferPointer>) -> [UInt8]? {
-        var argument: [UInt8] = []
+    private static func verdict(on name: Slice<UnsafeRawBufferPointer>) -> NameVerdict {
+        let name = UnsafeRawBufferPointer(rebasing: name)
+        return name.baseAddress.map { NameVerdict($0, count: name.count) } ?? .command(.plain)
+    }
+
+    /// Whether there is an argument behind the blanks.
+    private static func skipBlanks(_ rest: inout Slice<UnsafeRawBufferPointer>) -> Bool {
+        rest = rest.drop(while: isSpace)
+        return !rest.isEmpty
+    }
+
+    /// Takes one argument off the front of `rest`, which begins with one, and hands on its bytes
+    /// without quotes and escapes; false if its quotes are not in order.
+    private static func takeArgument(
+        _ rest: inout Slice<UnsafeRawBufferPointer>, _ handOn: (UInt8) -> Void
+    ) -> Bool {
         while let byte = rest.popFirst() {
             switch byte {
             case 0x20, 0x0A, 0x0D, 0x09:
-                // Not VT and FF: they separate arguments but do not end one.
-                return argument
+                // Not VT and FF: blanks between arguments, but no end of one.
+                return true
             case 0x22:
-                return takeDoubleQuoted(&rest, into: &argument) ? argument : nil
+                return takeDoubleQuoted(&rest, handOn)
             case 0x27:
-                return takeSingleQuoted(&rest, into: &argument) ? argument : nil
+                return takeSingleQuoted(&rest, handOn)
             default:
-                argument.append(byte)
+                handOn(byte)
             }
         }
-        return argument
+        return true
     }
 
     private static func takeDoubleQuoted(
-        _ rest: inout Slice<UnsafeRawBufferPointer>, into argument: inout [UInt8]
+        _ rest: inout Slice<UnsafeRawBufferPointer>, _ handOn: (UInt8) -> Void
     ) -> Bool {
         while let byte = rest.popFirst() {
             switch byte {
@@ -88,27 +111,27 @@ package enum InlineCommand {
                 case UInt8(ascii: "x"):
                     let digits = rest.prefix(2).compactMap(hexadecimal)
                     if digits.count == 2 {
-                        argument.append(digits[0] << 4 | digits[1])
+                        handOn(digits[0] << 4 | digits[1])
                         rest = rest.dropFirst(2)
                     } else {
-                        argument.append(escaped)
+                        handOn(escaped)
                     }
-                case UInt8(ascii: "n"): argument.append(0x0A)
-                case UInt8(ascii: "r"): argument.append(0x0D)
-                case UInt8(ascii: "t"): argument.append(0x09)
-                case UInt8(ascii: "b"): argument.append(0x08)
-                case UInt8(ascii: "a"): argument.append(0x07)
-                default: argument.append(escaped)
+                case UInt8(ascii: "n"): handOn(0x0A)
+                case UInt8(ascii: "r"): handOn(0x0D)
+                case UInt8(ascii: "t"): handOn(0x09)
+                case UInt8(ascii: "b"): handOn(0x08)
+                case UInt8(ascii: "a"): handOn(0x07)
+                default: handOn(escaped)
                 }
             default:
-                argument.append(byte)
+                handOn(byte)
             }
         }
         return false
     }
 
     private static func takeSingleQuoted(
-        _ rest: inout Slice<UnsafeRawBufferPointer>, into argument: inout [UInt8]
+        _ rest: inout Slice<UnsafeRawBufferPointer>, _ handOn: (UInt8) -> Void
     ) -> Bool {
         while let byte = rest.popFirst() {
             switch byte {
@@ -116,9 +139,9 @@ package enum InlineCommand {
                 return rest.first.map(isSpace) ?? true
             case 0x5C where rest.first == 0x27:
                 rest = rest.dropFirst()
-                argument.append(0x27)
+                handOn(0x27)
             default:
-                argument.append(byte)
+                handOn(byte)
             }
         }
         return false

@@ -15,9 +15,6 @@ package struct RequestArguments: Sequence, IteratorProtocol {
         (left, position) = Self.header(frame, at: 0, type: 0x2A) ?? (0, 0)
     }
 
-    /// How many arguments are still to come, as the request's first line says.
-    package var underestimatedCount: Int { Swift.min(Swift.max(0, left), frame.count / 6) }
-
     /// The next argument's bytes, inside the frame; nil behind the last.
     package mutating func next() -> UnsafeRawBufferPointer? {
         guard left > 0,
