@@ -106,7 +106,7 @@ extension Router {
         case .request(let encoded): request = encoded
         }
         return request.withUnsafeMutableBytes { bytes in
-            defer { explicit_bzero(bytes.baseAddress!, bytes.count) }
+            defer { wipe(bytes) }
             var framer = RequestFramer()
             guard let base = bytes.baseAddress,
                 case .frame(_, let command) = framer.next(base, count: bytes.count)
@@ -166,7 +166,7 @@ extension Router {
                 return .wait
             }
         }
-        explicit_bzero(request.baseAddress!, request.count)
+        wipe(request)
         guard session.pointee.lane == .own else {
             answer(session, reply)
             return .handled
@@ -202,7 +202,7 @@ extension Router {
         }
         session.pointee.carriesState = true
         guard hello.hasLogin else { return .passOn }
-        explicit_bzero(request.baseAddress!, request.count)
+        wipe(request)
         let withoutLogin = hello.requestWithoutLogin()
         withoutLogin.withUnsafeBytes { bytes in
             if let base = bytes.baseAddress { passOn(session, base, bytes.count, 1) }
@@ -226,7 +226,7 @@ extension Router {
             return .wait
         }
         session.pointee.protocolVersion = wanted
-        explicit_bzero(request.baseAddress!, request.count)
+        wipe(request)
         let id = Array(String(session.pointee.id).utf8)
         answer(session, upstream.pointee.helloHead + id + upstream.pointee.helloTail)
         return .handled
@@ -271,6 +271,11 @@ extension Router {
         return .stop
     }
 
+    /// Zeroes a request that carried a client's login.
+    private func wipe(_ request: UnsafeMutableRawBufferPointer) {
+        if let base = request.baseAddress { explicit_bzero(base, request.count) }
+    }
+
     // MARK: Lanes
 
     /// Moves a session to a connection of its own; false if it has to wait for that.
@@ -296,6 +301,7 @@ extension Router {
         pinnedCount += 1
         session.pointee.lane = .own
         session.pointee.upstream = upstream
+        session.pointee.waitingSince = now
         connect(upstream)
         return true
     }

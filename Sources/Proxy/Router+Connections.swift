@@ -294,11 +294,22 @@ extension Router {
             }
             offset += bytes
         }
-        upstream.pointee.outgoing = outgoing
         upstream.pointee.queue.removeAll()
-        for run in kept { upstream.pointee.queue.append(run) }
-        upstream.pointee.unsentRuns = kept.count
+        upstream.pointee.unsentRuns = 0
         upstream.pointee.partialReply = 0
+        // What is kept of a retired connection goes to the one that has its place.
+        let heir = heir(of: upstream)
+        if heir == upstream {
+            upstream.pointee.outgoing = outgoing
+        } else {
+            upstream.pointee.outgoing = Buffer()
+            if !outgoing.isEmpty { heir.pointee.outgoing.append(outgoing.bytes, outgoing.count) }
+        }
+        for run in kept {
+            heir.pointee.queue.append(run)
+            run.session.pointee.upstream = heir
+        }
+        heir.pointee.unsentRuns += kept.count
         report(
             .lost(upstream.pointee.facts, reason: reason, closed: lost.count, kept: kept.count)
         )
@@ -309,7 +320,44 @@ extension Router {
             endIfDone(session)
         }
         wakeWaiters(upstream, .upstream)
-        reconnect(upstream)
+        if heir == upstream {
+            reconnect(upstream)
+        } else {
+            dismiss(upstream)
+            markDirty(heir)
+            if heir.pointee.state == .idle && heir.pointee.isWanted { connect(heir) }
+        }
+    }
+
+    /// The connection that takes over what a lost one had not handed over.
+    private func heir(of upstream: UpstreamRef) -> UpstreamRef {
+        guard upstream.pointee.isRetired else { return upstream }
+        return shared[firstShared(upstream.pointee.route, upstream.pointee.protocolVersion)]
+    }
+
+    /// Gives a shared connection's place to a new one. The old one delivers what it owes; sessions
+    /// that it owes nothing go to the new one with their next command.
+    func retire(_ upstream: UpstreamRef) {
+        guard let index = shared.firstIndex(of: upstream) else { return }
+        upstream.pointee.isRetired = true
+        shared[index] = makeUpstream(
+            route: upstream.pointee.route,
+            upstream.pointee.user,
+            upstream.pointee.protocolVersion,
+            owner: nil
+        )
+        retired.append(upstream)
+        wakeWaiters(upstream, .upstream)
+    }
+
+    /// Lets go of a retired connection that owes nothing any more.
+    func dismiss(_ upstream: UpstreamRef) {
+        if upstream.pointee.state != .idle { actions.append(.disconnect(upstream)) }
+        unpause(upstream)
+        wakeWaiters(upstream, .upstream)
+        upstream.pointee.state = .gone
+        retired.removeAll { $0 == upstream }
+        deadUpstreams.append(upstream)
     }
 
     private func reconnect(_ upstream: UpstreamRef) {
@@ -375,6 +423,13 @@ extension Router {
         let wait = isRefused ? limits.loginTimeout : limits.upstreamWait
         let error: ClientError = isRefused ? .loginRefused : .upstreamUnreachable
         var commands = 0
+        if let owner = upstream.pointee.owner, !upstream.pointee.isCounted,
+            owner.pointee.waitingSince + wait <= now
+        {
+            commands += 1
+            answer(owner, error.reply)
+            endWhenSent(owner, .errorInPlaceOfState)
+        }
         while upstream.pointee.state != .gone, !upstream.pointee.queue.isEmpty,
             upstream.pointee.queue.head.pointee.since + wait <= now
         {

@@ -5,7 +5,7 @@ extension Router {
     package func checkInvariants() {
         var owed: [SessionRef: Int] = [:]
         var own = 0
-        for upstream in shared { check(upstream, &owed) }
+        for upstream in shared + retired { check(upstream, &owed) }
         var sessions = 0
         var next = firstSession
         while let session = next {

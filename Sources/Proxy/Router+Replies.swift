@@ -100,6 +100,10 @@ extension Router {
             }
             deliver(session, base + delivered, offset - delivered, replies)
             delivered = offset
+            if upstream.pointee.isRetired && upstream.pointee.queue.isEmpty {
+                dismiss(upstream)
+                return
+            }
         }
     }
 
@@ -384,6 +388,7 @@ extension Router {
         session.pointee.waitingSince = now
         paused.append(upstream)
         actions.append(.setUpstreamReading(upstream))
+        if upstream.pointee.isShared && !upstream.pointee.isRetired { retire(upstream) }
     }
 
     func unpause(_ upstream: UpstreamRef) {

@@ -183,13 +183,14 @@ extension Router {
                     start += scanned
                     break scanning
                 }
-                guard held + session.pointee.framer.missing > limits.sharedRequest else {
-                    break scanning
-                }
+                // Until its name is known a request waits; the framer bounds what comes before it.
+                guard let command = session.pointee.framer.command,
+                    held + session.pointee.framer.missing > limits.sharedRequest
+                else { break scanning }
                 passOn(session, base + run, start - run, requests)
                 run = start
                 requests = 0
-                switch session.pointee.framer.command {
+                switch command {
                 case .auth, .hello, .quit, .reset:
                     refuse(session, .loginTooLong)
                     start = count
@@ -219,7 +220,7 @@ extension Router {
         let isBig = held + session.pointee.framer.missing > limits.sharedRequest
         switch session.pointee.framer.command {
         case .plain: return true
-        case nil, .client, .script, .function, .streamRead: return isBig
+        case .client, .script, .function, .streamRead: return isBig
         // Others change what the proxy does with the connection, when they are complete.
         default: return false
         }
@@ -258,8 +259,7 @@ extension Router {
 
     /// The shared connection for a session that is owed nothing: the one with the shortest queue.
     func sharedUpstream(for session: SessionRef, _ version: UInt8) -> UpstreamRef {
-        let first =
-            (session.pointee.route &* 2 &+ Int(version) &- 2) &* limits.connectionsPerPool
+        let first = firstShared(session.pointee.route, version)
         var best = shared[first]
         if limits.connectionsPerPool > 1 {
             for index in first..<first + limits.connectionsPerPool
@@ -268,6 +268,11 @@ extension Router {
             }
         }
         return best
+    }
+
+    /// Index of a pool's first place in `shared`.
+    func firstShared(_ route: Int, _ version: UInt8) -> Int {
+        (route &* 2 &+ Int(version) &- 2) &* limits.connectionsPerPool
     }
 
     /// Bytes that are no request: the answer comes after all that is owed, then the end.
@@ -362,7 +367,9 @@ extension Router {
     /// Takes a session off every list that it may wait on.
     private func forgetWaits(_ session: SessionRef) {
         if !session.pointee.blocks.isDisjoint(with: [.upstream, .facts]) {
-            for upstream in shared { upstream.pointee.waiters.removeAll { $0 == session } }
+            for upstream in shared + retired {
+                upstream.pointee.waiters.removeAll { $0 == session }
+            }
         }
         if session.pointee.blocks.contains(.pin) { pinWaiters.removeAll { $0 == session } }
         if session.pointee.isRunnable { runnable.removeAll { $0 == session } }

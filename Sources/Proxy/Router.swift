@@ -85,6 +85,8 @@ package final class Router {
 
     /// The shared places: for each route RESP2 then RESP3, `connectionsPerPool` of each.
     var shared: [UpstreamRef] = []
+    /// Connections that lost their place and still owe replies.
+    var retired: [UpstreamRef] = []
     var firstSession: SessionRef?
     /// Sessions whose socket is open.
     package internal(set) var sessionCount = 0
@@ -151,7 +153,7 @@ package final class Router {
             destroy(session)
         }
         for session in deadSessions { destroy(session) }
-        for upstream in shared + deadUpstreams { destroy(upstream) }
+        for upstream in shared + retired + deadUpstreams { destroy(upstream) }
         requestBuffer.deallocate()
         replyBuffer.deallocate()
     }

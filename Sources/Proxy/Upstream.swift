@@ -52,6 +52,8 @@ package struct Upstream: ~Copyable {
     /// The one session of an own connection.
     var owner: SessionRef?
     package let isShared: Bool
+    /// A shared connection that no longer has a place in the pool; gone once it owes nothing.
+    var isRetired = false
 
     /// Requests that wait to be handed over, in the order of the unsent runs.
     var outgoing = Buffer()

@@ -37,18 +37,11 @@ func serve(
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
     whenReady(server.addresses)
 
-    let loop = try EventLoop()
-    let signals = try SignalWatcher(loop: loop, signals: [SIGTERM, SIGINT]) { number in
-        let name = number == SIGTERM ? "SIGTERM" : "SIGINT"
-        logger.info("\(name): draining", metadata: ["sessions": "\(server.sessionCount)"])
-        loop.stop()
-    }
-    withExtendedLifetime(signals) { loop.run() }
-
-    let ended = server.drain(within: settings.drainTimeout)
+    let shutdown = try Shutdown(of: server, within: settings.drainTimeout, logger: logger)
+    let ended = try shutdown.wait()
     if ended > 0 {
         logger.warning(
-            "drain_timeout passed: sessions ended with replies still owed",
+            "sessions were ended with replies still owed",
             metadata: ["sessions": "\(ended)", "drain_timeout": "\(settings.drainTimeout)"]
         )
     }

@@ -107,10 +107,23 @@ final class Acceptor {
     private func rest(_ reason: String) {
         for door in doors { door.pointee.watcher.stop() }
         timer.pointee.start(after: Self.rest)
-        if lastComplaint == 0 || loop.now > lastComplaint + 10_000_000_000 {
-            lastComplaint = loop.now
-            logger.warning("new clients have to wait: \(reason)")
-        }
+        complain("new clients have to wait: \(reason)")
+    }
+
+    /// Tells a client that there is no room for it, in the server's own words.
+    private func refuse(_ descriptor: Int32, _ sessions: Int) {
+        let reply: StaticString = "-ERR max number of clients reached\r\n"
+        let bytes = UnsafeRawBufferPointer(start: reply.utf8Start, count: reply.utf8CodeUnitCount)
+        // A new connection's send buffer is empty; a client that is gone needs no answer.
+        _ = Socket.send(descriptor, bytes)
+        Socket.close(descriptor)
+        complain("a client was refused: \(sessions) are connected, which is max_sessions")
+    }
+
+    private func complain(_ text: String) {
+        guard lastComplaint == 0 || loop.now > lastComplaint + 10_000_000_000 else { return }
+        lastComplaint = loop.now
+        logger.warning("\(text)")
     }
 
     private func accept(_ door: UnsafeMutablePointer<Door>) {
@@ -126,12 +139,12 @@ final class Acceptor {
                     fewest = worker
                 }
             }
-            guard total < maximumSessions else {
-                rest("\(total) clients are connected, which is the limit (max_sessions)")
-                return
-            }
             switch Socket.accept(door.pointee.socket.descriptor) {
             case .accepted(let descriptor, let address):
+                guard total < maximumSessions else {
+                    refuse(descriptor, total)
+                    continue
+                }
                 if !address.isUnix { _ = Socket.setNoDelay(descriptor) }
                 fewest.sessions.add(1, ordering: .relaxed)
                 if !fewest.mailbox.post(.client(descriptor, listener: door.pointee.listener)) {

@@ -1,6 +1,7 @@
 // The data plane as a whole: listeners, one acceptor thread, worker threads.
 //
-//     start ──► running ── drain(within:) ──► draining ── all sessions ended, or time is up ──► ended
+//     init ──► running ── drain() ──► draining: sessions end as they are owed nothing
+//                 └───────────────────────┴── stop() ──► ended
 
 import Glibc
 package import Identity
@@ -167,16 +168,19 @@ package final class Server: Sendable {
         workers.reduce(0) { $0 + $1.sessions.load(ordering: .relaxed) }
     }
 
-    /// Stops accepting, lets the sessions finish what is owed for as long as `limit`, ends the
-    /// rest, and returns when all threads have ended. Once, and from a thread of the caller's.
-    ///
-    /// - Returns: how many sessions had to be ended because time was up.
-    @discardableResult
-    package func drain(within limit: Duration) -> Int {
+    /// Stops accepting and lets the sessions finish what is owed to them; returns at once.
+    package func drain() {
         acceptor.post(.stop)
         for worker in workers { worker.mailbox.post(.drain) }
-        let end = monotonicNanoseconds() &+ limit.nanoseconds
-        while sessionCount > 0 && monotonicNanoseconds() < end { usleep(5_000) }
+    }
+
+    /// Ends the sessions that are left and all threads, and waits for them. Once, and not from a
+    /// thread of the server's.
+    ///
+    /// - Returns: how many sessions were left.
+    @discardableResult
+    package func stop() -> Int {
+        acceptor.post(.stop)
         let rest = sessionCount
         for worker in workers { worker.mailbox.post(.stop) }
         let threads = threads.withLock { threads in
