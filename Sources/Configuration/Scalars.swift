@@ -95,3 +95,17 @@ private func splitNumber(_ text: String) throws(Unwanted) -> (Int64, unit: Strin
     guard let number = Int64(digits) else { throw Unwanted() }
     return (number, String(text.dropFirst(digits.count)))
 }
+
+extension Duration {
+    /// Reads a duration as settings are written: `500ms`, `5s`, `2m`, `8h`, `1d`. nil if it is none.
+    package init?(setting word: String) {
+        do throws(Unwanted) {
+            self = try parseDuration(word)
+        } catch {
+            return nil
+        }
+    }
+
+    /// As a setting would be written; milliseconds are the grain.
+    package var settingText: String { text(of: self) }
+}

@@ -15,7 +15,8 @@ struct ProxyCommand: ParsableCommand {
 
             EXAMPLES
               redis-auth-proxy demo
-              redis-auth-proxy run --listen 127.0.0.1:6379 --upstream rediss://cache.example:6379 \\
+              redis-auth-proxy run --listen 127.0.0.1:6379 \\
+                  --upstream rediss://cache.example:6379 \\
                   --user app --password-file /run/secrets/app
               redis-auth-proxy check --config /etc/redis-auth-proxy.yaml
               redis-auth-proxy run --config /etc/redis-auth-proxy.yaml

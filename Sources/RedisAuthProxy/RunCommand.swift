@@ -33,9 +33,10 @@ struct RunCommand: ParsableCommand {
 
             EXAMPLES
               redis-auth-proxy run --config /etc/redis-auth-proxy.yaml
-              redis-auth-proxy run --listen 127.0.0.1:6379 --listen unix:/run/app/redis.sock \\
-                  --upstream rediss://cache.example:6379 --user app \\
-                  --password-file /run/secrets/app
+              redis-auth-proxy run --listen 127.0.0.1:6379 \\
+                  --listen unix:/run/app/redis.sock \\
+                  --upstream rediss://cache.example:6379 \\
+                  --user app --password-file /run/secrets/app
 
             EXIT CODES
             \(Exit.table)

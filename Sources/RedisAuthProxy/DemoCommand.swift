@@ -1,5 +1,0 @@
-import ArgumentParser
-
-struct DemoCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "demo")
-}
