@@ -82,7 +82,7 @@ package struct RequestFramer {
     /// again: at most as many as have arrived.
     @inlinable package var scanned: Int {
         switch phase {
-        case .length, .body: min(cursor, arrived)
+        case .length, .body, .badLength: min(cursor, arrived)
         default: 0
         }
     }
@@ -156,6 +156,7 @@ package struct RequestFramer {
         precondition(known != nil && count >= 0 && count <= scanned)
         cursor -= count
         arrived -= count
+        if phase == .badLength { probe -= count }
     }
 
     /// Leaves the rest of a frame, from the length line at `cursor` on, to `resume`.
