@@ -338,7 +338,9 @@ extension Router {
     /// Gives a shared connection's place to a new one. The old one delivers what it owes; sessions
     /// that it owes nothing go to the new one with their next command.
     func retire(_ upstream: UpstreamRef) {
-        guard let index = shared.firstIndex(of: upstream) else { return }
+        guard !upstream.pointee.isRetired, let index = shared.firstIndex(of: upstream) else {
+            return
+        }
         upstream.pointee.isRetired = true
         shared[index] = makeUpstream(
             route: upstream.pointee.route,

@@ -88,6 +88,8 @@ extension Router {
                         &+ upstream.pointee.framer.bulkRemaining
                     if upstream.pointee.isShared && total > limits.bigReply {
                         session.pointee.prefersOwn = true
+                        // It may have to wait for its reader: nobody new shall wait with it.
+                        if total > limits.replyBuffer { retire(upstream) }
                     }
                     deliver(session, base + delivered, end - delivered, replies)
                     return
@@ -388,7 +390,7 @@ extension Router {
         session.pointee.waitingSince = now
         paused.append(upstream)
         actions.append(.setUpstreamReading(upstream))
-        if upstream.pointee.isShared && !upstream.pointee.isRetired { retire(upstream) }
+        if upstream.pointee.isShared { retire(upstream) }
     }
 
     func unpause(_ upstream: UpstreamRef) {
