@@ -83,15 +83,19 @@ let package = Package(
         .testTarget(name: "ServerTests", dependencies: ["Server"], swiftSettings: settings),
         .testTarget(
             name: "CredentialsTests",
-            dependencies: ["Credentials"],
+            dependencies: ["Credentials", "Identity", "Telemetry", log],
             swiftSettings: settings
         ),
         .testTarget(
             name: "ConfigurationTests",
-            dependencies: ["Configuration"],
+            dependencies: ["Configuration", "Identity"],
             swiftSettings: settings
         ),
-        .testTarget(name: "TelemetryTests", dependencies: ["Telemetry"], swiftSettings: settings),
+        .testTarget(
+            name: "TelemetryTests",
+            dependencies: ["Telemetry", log],
+            swiftSettings: settings
+        ),
     ],
     swiftLanguageModes: [.v6]
 )
