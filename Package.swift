@@ -72,7 +72,12 @@ let package = Package(
             swiftSettings: settings
         ),
 
-        .testTarget(name: "RESPTests", dependencies: ["RESP"], swiftSettings: settings),
+        .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
+        .testTarget(
+            name: "RESPTests",
+            dependencies: ["RESP", "CAllocationCount"],
+            swiftSettings: settings
+        ),
         .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
         .testTarget(name: "ProxyTests", dependencies: ["Proxy"], swiftSettings: settings),
         .testTarget(
