@@ -274,7 +274,7 @@ def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
         for child in processes._recently_running:
-            if "redis-auth-proxy" in child.arguments[0] and child.log_file.exists():
+            if child.log_file.name == "proxy.log" and child.log_file.exists():
                 text = child.log_since_mark()[-LOG_TAIL_CHARACTERS:]
                 for secret in passwords.found_in(text):
                     text = text.replace(secret, "<a password!>")

@@ -58,7 +58,8 @@ class Proxy:
     """One running proxy.
 
     `users` maps a user's name to its settings; a plain string stands for a password that goes into
-    a file of its own, whose path is then `password_file(user)`.
+    a file of its own, whose path is then `password_file(user)`. `wrapper` is a command that
+    executes the proxy in its place.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Proxy:
         environment: dict = None,
         limits=None,
         wait: bool = True,
+        wrapper: tuple = (),
         **settings,
     ):
         directory.mkdir(parents=True, exist_ok=True)
@@ -90,16 +92,19 @@ class Proxy:
         self.configuration = directory / "proxy.yaml"
         # JSON is YAML, and it leaves no doubt about quoting.
         self.configuration.write_text(json.dumps(configuration, indent=2) + "\n")
-        self._start_again = ["run", "--config", self.configuration], environment, limits, wait
+        arguments = ["run", "--config", self.configuration]
+        self._start_again = arguments, environment, limits, wait, wrapper
         self.start_process(*self._start_again)
 
     def start_again(self) -> None:
         """A new process with the same configuration, after the old one ended."""
         self.start_process(*self._start_again)
 
-    def start_process(self, arguments, environment=None, limits=None, wait=True) -> None:
+    def start_process(
+        self, arguments, environment=None, limits=None, wait=True, wrapper=()
+    ) -> None:
         self.process = Process(
-            [binary(), *arguments],
+            [*wrapper, binary(), *arguments],
             self.directory / "proxy.log",
             environment=os.environ | environment if environment else None,
             limits=limits,
