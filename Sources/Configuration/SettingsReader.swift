@@ -49,6 +49,8 @@ extension SettingsReader {
         _ node: Node, _ what: String, into root: inout Root
     ) -> [String: Node] {
         let table = Root.settings
+        // A section whose keys are all commented out.
+        if node.kind == "nothing", !table.contains(where: \.isRequired) { return [:] }
         guard case .mapping(let entries) = node.content else {
             let names = table.map(\.name).joined(separator: ", ")
             error(
@@ -189,15 +191,14 @@ extension SettingsReader {
     }
 
     private mutating func readTLS(_ node: Node) -> UpstreamTLS {
-        if case .scalar(let word, _) = node.content {
+        if case .scalar(let word, _) = node.content, node.kind != "nothing" {
             switch word {
             case "off": return .off
             case "on": return .on(UpstreamTLSSettings())
             default:
-                let got = node.kind == "nothing" ? "nothing" : quoted(word)
                 error(
                     node.position,
-                    "tls: wanted off, on, or a mapping with ca_file and so on, got \(got)")
+                    "tls: wanted off, on, or a mapping with ca_file and so on, got \(quoted(word))")
                 return .on(UpstreamTLSSettings())
             }
         }

@@ -95,6 +95,11 @@ import Testing
         #expect(found[0].contains("got nothing"))
     }
 
+    @Test func `a section whose keys are all commented out is at its defaults`() throws {
+        let text = good.replacing("address: cache", with: "tls:\n    address: cache")
+        #expect(try load("log:\n" + text).settings == load(good).settings)
+    }
+
     @Test func `a structure where a text belongs, and the other way round`() {
         #expect(
             problems(good + "threads: [1]\n")[0].contains(
