@@ -79,7 +79,11 @@ let package = Package(
             swiftSettings: settings
         ),
         .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
-        .testTarget(name: "ProxyTests", dependencies: ["Proxy"], swiftSettings: settings),
+        .testTarget(
+            name: "ProxyTests",
+            dependencies: ["Proxy", "Identity"],
+            swiftSettings: settings
+        ),
         .testTarget(
             name: "TransportTests",
             dependencies: ["Transport", "COpenSSL"],

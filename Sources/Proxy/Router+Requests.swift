@@ -10,6 +10,7 @@ extension Router {
     /// A client has connected and is known. `route` indexes the routes given at `init`.
     package func openSession(route: Int) -> SessionRef {
         lastSessionID += 1
+        allocatedSessions += 1
         let session = SessionRef.allocate(capacity: 1)
         session.initialize(
             to: Session(
@@ -173,12 +174,13 @@ extension Router {
             case .incomplete:
                 let held = count - start
                 if session.pointee.lane == .own, canStream(session, held) {
+                    // A header that is not all there is read again from its beginning.
+                    let scanned = session.pointee.framer.scanned
+                    guard scanned > 0 else { break scanning }
                     if !session.pointee.isMidRequest {
                         session.pointee.isMidRequest = true
                         requests &+= 1
                     }
-                    // A length line that is cut in its middle stays until it is whole.
-                    let scanned = session.pointee.framer.scanned
                     session.pointee.framer.discard(scanned)
                     start += scanned
                     break scanning

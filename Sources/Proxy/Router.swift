@@ -92,6 +92,10 @@ package final class Router {
     package internal(set) var sessionCount = 0
     /// Own connections that exist.
     package internal(set) var pinnedCount = 0
+    /// Sessions and connections that hold memory: those above, the shared places, and what is
+    /// gone but still referred to. For tests, which look for leaks.
+    package internal(set) var allocatedSessions = 0
+    package internal(set) var allocatedUpstreams = 0
     var lastSessionID: UInt64 = 0
     var lastUpstreamID: UInt64 = 0
     package internal(set) var isDraining = false
@@ -219,6 +223,7 @@ package final class Router {
         owner: SessionRef?
     ) -> UpstreamRef {
         lastUpstreamID += 1
+        allocatedUpstreams += 1
         let upstream = UpstreamRef.allocate(capacity: 1)
         upstream.initialize(
             to: Upstream(
@@ -233,11 +238,13 @@ package final class Router {
     }
 
     private func destroy(_ upstream: UpstreamRef) {
+        allocatedUpstreams -= 1
         upstream.deinitialize(count: 1)
         upstream.deallocate()
     }
 
     private func destroy(_ session: SessionRef) {
+        allocatedSessions -= 1
         session.deinitialize(count: 1)
         session.deallocate()
     }

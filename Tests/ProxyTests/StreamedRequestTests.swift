@@ -1,0 +1,47 @@
+// Requests that are too long to share a connection.
+
+import Testing
+
+@testable import Proxy
+
+@Suite("Requests that stream through a connection of their own")
+struct StreamedRequestTests {
+    private func bench(limit: Int = 100) -> Bench {
+        var limits = Limits()
+        limits.sharedRequest = limit
+        return Bench(limits: limits)
+    }
+
+    @Test("A big value goes through an own connection before it has all come")
+    func bigValueStreams() throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(
+            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\n" + String(repeating: "x", count: 300),
+            from: client)
+        let own = try #require(bench.connections.last)
+        #expect(own != bench.shared)
+        #expect(bench.handedOver(own).hasSuffix("xxx"))
+        bench.send(String(repeating: "y", count: 200) + "\r\n", from: client)
+        #expect(bench.handedOver(own) == String(repeating: "y", count: 200) + "\r\n")
+        bench.reply("+OK\r\n", on: own)
+        #expect(bench.received(by: client) == "+OK\r\n")
+    }
+
+    @Test("A header that is cut in the middle of a streamed request waits for its rest")
+    func cutHeader() throws {
+        let bench = bench()
+        let client = bench.client()
+        let big = String(repeating: "x", count: 200)
+        let whole = request("MSET", "a", big, "b", big)
+        // Cut between any two bytes, headers included.
+        for cut in 1..<whole.utf8.count - 1 {
+            bench.send(String(whole.prefix(cut)), from: client)
+            bench.send(String(whole.dropFirst(cut)), from: client)
+            let own = try #require(bench.connections.last)
+            #expect(bench.handedOver(own) == whole)
+            bench.reply("+OK\r\n", on: own)
+            #expect(bench.received(by: client) == "+OK\r\n")
+        }
+    }
+}
