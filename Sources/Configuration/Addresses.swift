@@ -2,38 +2,45 @@
 
 import Glibc
 
-/// An upstream's `HOST:PORT`, where HOST is a name, an IPv4 address or an IPv6 address in brackets.
-func parseHostAndPort(_ text: String) throws(Unwanted) -> HostAndPort {
-    if text.contains("://") {
-        throw Unwanted(advice: "leave the scheme out; encryption is the setting tls")
-    }
-    let (host, port) = try splitAddress(text)
-    guard port > 0 else { throw Unwanted(advice: "0 is no port of a server") }
-    return HostAndPort(host: host, port: port)
-}
-
-/// A listener's `ADDRESS:PORT` or `unix:PATH`. The address is numeric, or `localhost`, which means
-/// 127.0.0.1: which addresses are listened on must not depend on a name server.
-func parseListenerAddress(_ text: String) throws(Unwanted) -> ListenerAddress {
-    if let path = text.dropPrefix("unix:") {
-        guard !path.isEmpty else { throw Unwanted(advice: "write the socket's path after unix:") }
-        guard path.utf8.count <= 107 else {
-            throw Unwanted(advice: "a Unix socket's path has at most 107 bytes, this one more")
+extension HostAndPort {
+    /// Reads an upstream's `HOST:PORT`, where HOST is a name, an IPv4 address or an IPv6 address in
+    /// brackets.
+    package init(setting text: String) throws(Unwanted) {
+        if text.contains("://") {
+            throw Unwanted(advice: "leave the scheme out; encryption is the setting tls")
         }
-        guard !path.utf8.contains(0) else { throw Unwanted(advice: "a path has no NUL") }
-        return .unix(path: path)
+        let (host, port) = try splitAddress(text)
+        guard port > 0 else { throw Unwanted(advice: "0 is no port of a server") }
+        self.init(host: host, port: port)
     }
-    if text.hasPrefix("/") { throw Unwanted(advice: "write unix:\(text) for a Unix socket") }
-    let (host, port) = try splitAddress(text)
-    if host == "localhost" { return .tcp(address: "127.0.0.1", port: port) }
-    guard let address = canonicalAddress(host) else {
-        throw Unwanted(
-            advice: "give the IP address of an interface, for example 127.0.0.1:\(port)")
-    }
-    return .tcp(address: address, port: port)
 }
 
 extension ListenerAddress {
+    /// Reads `ADDRESS:PORT` or `unix:PATH`. The address is numeric, or `localhost`, which means
+    /// 127.0.0.1: which addresses are listened on must not depend on a name server.
+    package init(setting text: String) throws(Unwanted) {
+        if let path = text.dropPrefix("unix:") {
+            guard !path.isEmpty else { throw Unwanted(advice: "write the path after unix:") }
+            guard path.utf8.count <= 107 else {
+                throw Unwanted(advice: "a Unix socket's path has at most 107 bytes, this one more")
+            }
+            guard !path.utf8.contains(0) else { throw Unwanted(advice: "a path has no NUL") }
+            self = .unix(path: path)
+            return
+        }
+        if text.hasPrefix("/") { throw Unwanted(advice: "write unix:\(text) for a Unix socket") }
+        let (host, port) = try splitAddress(text)
+        if host == "localhost" {
+            self = .tcp(address: "127.0.0.1", port: port)
+            return
+        }
+        guard let address = canonicalAddress(host) else {
+            throw Unwanted(
+                advice: "give the IP address of an interface, for example 127.0.0.1:\(port)")
+        }
+        self = .tcp(address: address, port: port)
+    }
+
     /// Whether only this machine can connect: 127.0.0.0/8, ::1, a Unix socket.
     package var isLocal: Bool {
         switch self {
@@ -83,7 +90,7 @@ func parseUpstreamURL(_ url: String) throws(Unwanted) -> (address: HostAndPort, 
             advice: "leave out what follows the port; clients choose their database themselves")
     }
     let hasPort = rest.hasPrefix("[") ? !rest.hasSuffix("]") : rest.contains(":")
-    return (try parseHostAndPort(hasPort ? rest : "\(rest):6379"), isTLS)
+    return (try HostAndPort(setting: hasPort ? rest : "\(rest):6379"), isTLS)
 }
 
 private func splitAddress(_ text: String) throws(Unwanted) -> (host: String, port: UInt16) {
@@ -124,7 +131,7 @@ private func isHostNameByte(_ byte: UInt8) -> Bool {
 }
 
 /// The one way to write a numeric address; nil if it is none.
-func canonicalAddress(_ text: String) -> String? {
+private func canonicalAddress(_ text: String) -> String? {
     // A numeric address has no NUL, and what is behind one would be ignored.
     guard !text.utf8.contains(0) else { return nil }
     let family = text.contains(":") ? AF_INET6 : AF_INET

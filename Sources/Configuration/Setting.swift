@@ -35,12 +35,12 @@ struct Setting<Root: Section>: Sendable {
         _ range: ClosedRange<Duration>, inWholeSeconds: Bool = false, isOverridable: Bool = false,
         _ sentence: String
     ) -> Setting {
-        let bounds = "\(text(of: range.lowerBound)) to \(text(of: range.upperBound))"
+        let bounds = "\(range.lowerBound.settingText) to \(range.upperBound.settingText)"
         return scalar(
-            name, "a duration from \(bounds)", text(of: Root.defaults[keyPath: keyPath]),
+            name, "a duration from \(bounds)", Root.defaults[keyPath: keyPath].settingText,
             isOverridable: isOverridable, sentence
         ) { (word, root) throws(Unwanted) in
-            let value = try parseDuration(word)
+            let value = try Duration(setting: word)
             guard range.contains(value) else { throw Unwanted() }
             guard !inWholeSeconds || value.components.attoseconds == 0 else {
                 throw Unwanted(advice: "write whole seconds")
@@ -53,11 +53,11 @@ struct Setting<Root: Section>: Sendable {
         _ name: String, _ keyPath: Member<Root, ByteCount>,
         _ range: ClosedRange<ByteCount>, _ sentence: String
     ) -> Setting {
-        let bounds = "\(text(of: range.lowerBound)) to \(text(of: range.upperBound))"
+        let bounds = "\(range.lowerBound.settingText) to \(range.upperBound.settingText)"
         return scalar(
-            name, "a size from \(bounds)", text(of: Root.defaults[keyPath: keyPath]), sentence
+            name, "a size from \(bounds)", Root.defaults[keyPath: keyPath].settingText, sentence
         ) { (word, root) throws(Unwanted) in
-            let value = try parseByteCount(word)
+            let value = try ByteCount(setting: word)
             guard range.contains(value) else { throw Unwanted() }
             root[keyPath: keyPath] = value
         }
@@ -71,7 +71,7 @@ struct Setting<Root: Section>: Sendable {
             name, "a number from \(range.lowerBound) to \(range.upperBound)",
             "\(Root.defaults[keyPath: keyPath])", isOverridable: isOverridable, sentence
         ) { (word, root) throws(Unwanted) in
-            let value = try parseInteger(word)
+            let value = try Int(setting: word)
             guard range.contains(value) else { throw Unwanted() }
             root[keyPath: keyPath] = value
         }

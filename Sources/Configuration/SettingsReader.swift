@@ -176,8 +176,8 @@ extension SettingsReader {
                 error(
                     entry.keyPosition,
                     "upstream \(entry.key): wanted reconnect_max of at least reconnect_min"
-                        + " (\(text(of: upstream.reconnectMin))), got"
-                        + " \(text(of: upstream.reconnectMax)): raise it")
+                        + " (\(upstream.reconnectMin.settingText)), got"
+                        + " \(upstream.reconnectMax.settingText): raise it")
             }
             if case .off = upstream.tls, let tls = parts["tls"] {
                 warning(

@@ -86,7 +86,7 @@ extension UpstreamSettings: Section {
             .scalar(
                 "address", "HOST:PORT", nil, isRequired: true,
                 "The server. A name is resolved again at each connect, and all its addresses tried."
-            ) { (word, root) throws(Unwanted) in root.address = try parseHostAndPort(word) },
+            ) { (word, root) throws(Unwanted) in root.address = try HostAndPort(setting: word) },
             .structure(
                 "tls", "off, on, or a mapping", defaultText: "on",
                 "How the way there is protected. `on` verifies the server against the system's"
@@ -199,7 +199,8 @@ extension ListenerSettings: Section {
             .scalar(
                 "address", "IP-ADDRESS:PORT or unix:PATH", nil, isRequired: true,
                 "Where to listen. Port 0 lets the system choose one, which is logged at the start."
-            ) { (word, root) throws(Unwanted) in root.address = try parseListenerAddress(word) },
+            ) { (word, root) throws(Unwanted) in root.address = try ListenerAddress(setting: word)
+            },
             .choice(
                 "mode", \.mode,
                 "multiplexed: clients share upstream connections. dedicated: each client has one to"
@@ -209,9 +210,9 @@ extension ListenerSettings: Section {
                 "Which client becomes which user: the first rule that holds decides."),
             .scalar(
                 "socket_mode", "octal permissions from 0000 to 0777",
-                text(of: ListenerSettings.defaults.socketMode),
+                ListenerSettings.defaults.socketMode.settingText,
                 "Permissions of a Unix socket: who may write to it may connect."
-            ) { (word, root) throws(Unwanted) in root.socketMode = try parseSocketMode(word) },
+            ) { (word, root) throws(Unwanted) in root.socketMode = try SocketMode(setting: word) },
             .optionalText(
                 "socket_owner", \.socketOwner, "a user's name or number",
                 without: "Without it: the proxy's own user.",
@@ -231,7 +232,7 @@ extension IdentityRule: Section {
         [
             .scalar("any", "true", nil, isRequired: true, "Holds for every client.") {
                 (word, root) throws(Unwanted) in
-                guard try parseBoolean(word) else {
+                guard try Bool(setting: word) else {
                     throw Unwanted(advice: "a rule that never holds can be left out")
                 }
                 root.condition = .any

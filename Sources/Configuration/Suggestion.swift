@@ -2,7 +2,7 @@
 ///
 /// Near: the same but for case, hyphens and underscores, or at most a third of the letters wrong
 /// (and at most three), counting a wrong, missing, extra letter or two exchanged neighbours as one.
-func suggestion(for word: String, among known: [String]) -> String? {
+package func suggestion(for word: String, among known: [String]) -> String? {
     // Distance costs length times length, and nobody mistypes a name of this size.
     guard word.utf8.count <= 64 else { return nil }
     let wanted = normalised(word)

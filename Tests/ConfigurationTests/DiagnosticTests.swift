@@ -1,8 +1,7 @@
 // What is said about a configuration that is wrong: every problem, at its place.
 
+import Configuration
 import Testing
-
-@testable import Configuration
 
 @Suite struct DiagnosticTests {
     @Test func `every problem is reported at once, from top to bottom`() {

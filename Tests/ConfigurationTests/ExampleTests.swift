@@ -1,9 +1,8 @@
 // The configurations in config/ are read by people before the manual is: they must be true.
 
+import Configuration
 import Glibc
 import Testing
-
-@testable import Configuration
 
 @Suite struct ExampleTests {
     /// The text of a file in config/, found from this file's own place.

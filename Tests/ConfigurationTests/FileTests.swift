@@ -1,9 +1,8 @@
 // Reading the file itself.
 
+import Configuration
 import Glibc
 import Testing
-
-@testable import Configuration
 
 @Suite struct FileTests {
     private func diagnostics(_ path: String) -> [String] {

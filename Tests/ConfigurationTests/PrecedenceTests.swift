@@ -1,8 +1,7 @@
 // Flag over environment over file.
 
+import Configuration
 import Testing
-
-@testable import Configuration
 
 @Suite struct PrecedenceTests {
     @Test func `a flag wins over the environment, and the environment over the file`() throws {

@@ -1,9 +1,8 @@
 // Flags in place of a file.
 
+import Configuration
 import Identity
 import Testing
-
-@testable import Configuration
 
 @Suite struct QuickStartTests {
     private func flags(_ change: (inout QuickStart) -> Void = { _ in }) -> QuickStart {

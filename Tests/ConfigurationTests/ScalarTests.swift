@@ -1,8 +1,7 @@
 // Texts to values: what is accepted, what is refused, and that nothing overflows.
 
+import Configuration
 import Testing
-
-@testable import Configuration
 
 @Suite struct ScalarTests {
     @Test(arguments: [
@@ -10,7 +9,7 @@ import Testing
         ("8h", .seconds(28_800)), ("1d", .seconds(86_400)), ("0s", .zero), ("007s", .seconds(7)),
     ])
     func `a duration is digits and a unit`(text: String, wanted: Duration) throws {
-        #expect(try parseDuration(text) == wanted)
+        #expect(try Duration(setting: text) == wanted)
     }
 
     @Test(arguments: [
@@ -18,14 +17,14 @@ import Testing
         "99999999999999999999s", "9223372036854775807d",
     ])
     func `anything else is no duration`(text: String) {
-        #expect(throws: Unwanted.self) { try parseDuration(text) }
+        #expect(throws: Unwanted.self) { try Duration(setting: text) }
     }
 
     @Test(arguments: [
         ("0B", 0), ("512B", 512), ("64KiB", 65_536), ("1MiB", 1_048_576), ("2GiB", 2_147_483_648),
     ])
     func `a size is digits and a unit`(text: String, wanted: Int) throws {
-        #expect(try parseByteCount(text) == ByteCount(wanted))
+        #expect(try ByteCount(setting: text) == ByteCount(wanted))
     }
 
     @Test(arguments: [
@@ -33,24 +32,24 @@ import Testing
         "99999999999999999999B",
     ])
     func `anything else is no size`(text: String) {
-        #expect(throws: Unwanted.self) { try parseByteCount(text) }
+        #expect(throws: Unwanted.self) { try ByteCount(setting: text) }
     }
 
     @Test(arguments: ["", "-1", "+1", "1.0", "1e3", "0x10", "1_000", " 1", "99999999999999999999"])
     func `a number is digits only`(text: String) {
-        #expect(throws: Unwanted.self) { try parseInteger(text) }
+        #expect(throws: Unwanted.self) { try Int(setting: text) }
     }
 
     @Test(arguments: ["yes", "no", "on", "off", "True", "TRUE", "1", "y", ""])
     func `a boolean is true or false and no other word`(text: String) {
-        #expect(throws: Unwanted.self) { try parseBoolean(text) }
+        #expect(throws: Unwanted.self) { try Bool(setting: text) }
     }
 
     @Test func `a socket mode is octal`() throws {
-        #expect(try parseSocketMode("0600") == SocketMode(0o600))
-        #expect(try parseSocketMode("660") == SocketMode(0o660))
+        #expect(try SocketMode(setting: "0600") == SocketMode(0o600))
+        #expect(try SocketMode(setting: "660") == SocketMode(0o660))
         for text in ["", "6", "0888", "1777", "00600", "0o600", "-600"] {
-            #expect(throws: Unwanted.self, "\(text)") { try parseSocketMode(text) }
+            #expect(throws: Unwanted.self, "\(text)") { try SocketMode(setting: text) }
         }
     }
 
@@ -59,12 +58,12 @@ import Testing
             .zero, .milliseconds(1), .milliseconds(1_500), .seconds(90), .seconds(7_200),
             .seconds(172_800),
         ] {
-            #expect(try parseDuration(text(of: duration)) == duration)
+            #expect(try Duration(setting: duration.settingText) == duration)
         }
         for bytes in [0, 1, 1_023, 1_024, 1_048_576, 3 << 30] {
-            #expect(try parseByteCount(text(of: ByteCount(bytes))) == ByteCount(bytes))
+            #expect(try ByteCount(setting: ByteCount(bytes).settingText) == ByteCount(bytes))
         }
-        #expect(text(of: SocketMode(0o7)) == "0007")
+        #expect(SocketMode(0o7).settingText == "0007")
     }
 }
 
@@ -77,7 +76,7 @@ import Testing
         ("unix:relative", .unix(path: "relative")),
     ])
     func `a listener's address is numeric or a path`(text: String, wanted: ListenerAddress) throws {
-        #expect(try parseListenerAddress(text) == wanted)
+        #expect(try ListenerAddress(setting: text) == wanted)
     }
 
     @Test(arguments: [
@@ -86,13 +85,13 @@ import Testing
         "[fe80::1%eth0]:1", "example.org:1", "*:1", "unix:", "/run/a.sock", "127.0.0.1:1 ",
     ])
     func `anything else is no listener's address`(text: String) {
-        #expect(throws: Unwanted.self) { try parseListenerAddress(text) }
+        #expect(throws: Unwanted.self) { try ListenerAddress(setting: text) }
     }
 
     @Test func `a socket path has at most 107 bytes`() throws {
         let longest = "/" + String(repeating: "a", count: 106)
-        #expect(try parseListenerAddress("unix:\(longest)") == .unix(path: longest))
-        #expect(throws: Unwanted.self) { try parseListenerAddress("unix:\(longest)a") }
+        #expect(try ListenerAddress(setting: "unix:\(longest)") == .unix(path: longest))
+        #expect(throws: Unwanted.self) { try ListenerAddress(setting: "unix:\(longest)a") }
     }
 
     @Test(arguments: [
@@ -101,7 +100,7 @@ import Testing
         ("[::1]:65535", HostAndPort(host: "::1", port: 65_535)),
     ])
     func `a server's address is a host and a port`(text: String, wanted: HostAndPort) throws {
-        #expect(try parseHostAndPort(text) == wanted)
+        #expect(try HostAndPort(setting: text) == wanted)
     }
 
     @Test(arguments: [
@@ -109,13 +108,13 @@ import Testing
         "::1:6379", "[cache]:1", "unix:/x", "caché:1",
     ])
     func `anything else is no server's address`(text: String) {
-        #expect(throws: Unwanted.self) { try parseHostAndPort(text) }
+        #expect(throws: Unwanted.self) { try HostAndPort(setting: text) }
     }
 
     @Test func `a host name has at most 253 bytes`() throws {
         let longest = String(repeating: "a", count: 253)
-        #expect(try parseHostAndPort("\(longest):1").host == longest)
-        #expect(throws: Unwanted.self) { try parseHostAndPort("\(longest)a:1") }
+        #expect(try HostAndPort(setting: "\(longest):1").host == longest)
+        #expect(throws: Unwanted.self) { try HostAndPort(setting: "\(longest)a:1") }
     }
 
     @Test(arguments: [
@@ -124,6 +123,6 @@ import Testing
         ("192.0.2.1:1", false), ("[127::1]:1", false),
     ])
     func `loopback and Unix sockets are local`(text: String, isLocal: Bool) throws {
-        #expect(try parseListenerAddress(text).isLocal == isLocal)
+        #expect(try ListenerAddress(setting: text).isLocal == isLocal)
     }
 }

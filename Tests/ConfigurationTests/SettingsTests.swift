@@ -1,9 +1,8 @@
 // What a right configuration becomes.
 
+import Configuration
 import Identity
 import Testing
-
-@testable import Configuration
 
 @Suite struct SettingsTests {
     @Test func `the smallest configuration is everything else at its default`() throws {

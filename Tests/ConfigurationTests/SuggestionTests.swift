@@ -1,6 +1,5 @@
+import Configuration
 import Testing
-
-@testable import Configuration
 
 @Suite struct SuggestionTests {
     private let known = ["threads", "listeners", "upstreams", "ca_file", "login_timeout"]

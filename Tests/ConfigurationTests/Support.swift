@@ -1,4 +1,4 @@
-@testable import Configuration
+import Configuration
 
 /// A configuration that is right; tests change one thing of it.
 let good = """

@@ -1,10 +1,9 @@
 // What a password file may contain.
 
+import Credentials
 import Glibc
 import Identity
 import Testing
-
-@testable import Credentials
 
 @Suite struct PasswordFileTests {
     private let directory = TemporaryDirectory()
@@ -68,10 +67,12 @@ import Testing
     }
 
     @Test func `a file that is not there names the remedy`() {
-        #expect(
-            throws: PasswordFile.Unusable(
-                reason: "cannot open /nonexistent/password: No such file or directory:"
-                    + " create it, or correct the path")
-        ) { try PasswordFile.read("/nonexistent/password") }
+        #expect {
+            try PasswordFile.read("/nonexistent/password")
+        } throws: {
+            ($0 as? PasswordFile.Unusable)?.reason
+                == "cannot open /nonexistent/password: No such file or directory:"
+                + " create it, or correct the path"
+        }
     }
 }

@@ -170,7 +170,7 @@ struct DurationArgument: ExpressibleByArgument, CustomStringConvertible {
     }
 
     init?(argument: String) {
-        guard let duration = Duration(setting: argument) else { return nil }
+        guard let duration = try? Duration(setting: argument) else { return nil }
         self.duration = duration
     }
 
