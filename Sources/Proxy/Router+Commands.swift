@@ -278,15 +278,19 @@ extension Router {
 
     // MARK: Lanes
 
+    /// Whether another session may have a connection of its own. Dedicated ones are bounded by the
+    /// number of sessions.
+    func mayOwn(route: Int) -> Bool {
+        routes[route].isDedicated || pinnedCount < limits.maximumPinned
+    }
+
     /// Moves a session to a connection of its own; false if it has to wait for that.
     func takeOwn(_ session: SessionRef) -> Bool {
         guard session.pointee.owed == 0 else {
             session.pointee.blocks.insert(.quiet)
             return false
         }
-        // Dedicated connections are bounded by the number of sessions.
-        let isDedicated = routes[session.pointee.route].isDedicated
-        guard isDedicated || pinnedCount < limits.maximumPinned else {
+        guard mayOwn(route: session.pointee.route) else {
             session.pointee.blocks.insert(.pin)
             session.pointee.waitingSince = now
             pinWaiters.append(session)

@@ -97,7 +97,9 @@ extension Router {
         _ base: UnsafeMutableRawPointer,
         _ count: Int
     ) -> Int {
-        if session.pointee.prefersOwn && session.pointee.lane == .shared {
+        if session.pointee.prefersOwn && session.pointee.lane == .shared
+            && mayOwn(route: session.pointee.route)
+        {
             guard takeOwn(session) else { return 0 }
         }
         // base[start...] is the request in progress; base[run..<start] are whole plain requests

@@ -73,7 +73,8 @@ package struct Session: ~Copyable {
     /// 2 or 3: what the client speaks, and so the protocol of the connections that serve it.
     var protocolVersion: UInt8 = 2
 
-    /// Wants a connection of its own, although its commands do not: dedicated mode, big replies.
+    /// Wants a connection of its own although its commands would do without: dedicated mode, big
+    /// replies. It makes do with a shared one while there is none.
     var prefersOwn = false
     /// Part of a request was already passed on (own lane), and its reply counted as owed.
     var isMidRequest = false
