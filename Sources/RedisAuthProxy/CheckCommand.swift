@@ -26,6 +26,7 @@ struct CheckCommand: ParsableCommand {
     @OptionGroup var options: ConfigurationOptions
 
     func run() throws {
+        try options.checkUsage()
         let loaded: LoadedSettings
         do throws(InvalidConfiguration) {
             loaded = try options.load(checksFiles: true)

@@ -84,7 +84,11 @@ struct ConfigurationOptions: ParsableArguments {
         return flags
     }
 
-    func validate() throws {
+    /// Throws a usage error when flags contradict each other or say nothing.
+    ///
+    /// Not `validate()`, which comes before unknown flags are noticed: a misspelt --listen would be
+    /// answered with the advice to give --listen.
+    func checkUsage() throws {
         let given = quickStart.given
         if config != nil, let first = given.first {
             throw ValidationError(

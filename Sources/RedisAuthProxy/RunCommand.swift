@@ -48,6 +48,7 @@ struct RunCommand: ParsableCommand {
     @OptionGroup var options: ConfigurationOptions
 
     func run() throws {
+        try options.checkUsage()
         let loaded: LoadedSettings
         do throws(InvalidConfiguration) {
             loaded = try options.load(checksFiles: false)
