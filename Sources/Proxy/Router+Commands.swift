@@ -42,12 +42,27 @@ extension Router {
         if session.pointee.lane == .shared {
             guard takeOwn(session) else { return .wait }
         }
-        guard let upstream = session.pointee.upstream else { return .wait }
+        tie(session, to: command, request)
+        return .passOn
+    }
+
+    /// Notes what a command on its way to the session's own connection does to it. `request` is
+    /// nil if it is so long that it goes out before it is complete.
+    func tie(
+        _ session: SessionRef,
+        to command: CommandClass,
+        _ request: UnsafeMutableRawBufferPointer?
+    ) {
+        guard let upstream = session.pointee.upstream else { return }
         session.pointee.carriesState = true
         switch command {
         case .subscribe, .unsubscribe, .monitor, .replication:
             stopCounting(upstream)
         case .client:
+            guard let request else {
+                stopCounting(upstream)
+                return
+            }
             var arguments = RequestArguments(UnsafeRawBufferPointer(request))
             _ = arguments.next()
             if arguments.next().map({
@@ -60,10 +75,10 @@ extension Router {
         case .blocking, .wait:
             session.pointee.mayBlock = true
         case .streamRead:
-            if !isPlain(command, request) { session.pointee.mayBlock = true }
+            let waits = request.map { !isPlain(command, $0) } ?? true
+            if waits { session.pointee.mayBlock = true }
         default: break
         }
-        return .passOn
     }
 
     /// Whether this form of a command that has others is plain.

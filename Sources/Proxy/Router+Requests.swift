@@ -175,22 +175,24 @@ extension Router {
                 }
             case .incomplete:
                 let held = count - start
-                if session.pointee.lane == .own, canStream(session, held) {
+                // Until its name is known a request waits; the framer bounds what comes before it.
+                guard let command = session.pointee.framer.command else { break scanning }
+                if session.pointee.lane == .own, canStream(session, command, held) {
                     // A header that is not all there is read again from its beginning.
                     let scanned = session.pointee.framer.scanned
                     guard scanned > 0 else { break scanning }
                     if !session.pointee.isMidRequest {
                         session.pointee.isMidRequest = true
                         requests &+= 1
+                        if command != .plain { tie(session, to: command, nil) }
                     }
                     session.pointee.framer.discard(scanned)
                     start += scanned
                     break scanning
                 }
-                // Until its name is known a request waits; the framer bounds what comes before it.
-                guard let command = session.pointee.framer.command,
-                    held + session.pointee.framer.missing > limits.sharedRequest
-                else { break scanning }
+                guard held + session.pointee.framer.missing > limits.sharedRequest else {
+                    break scanning
+                }
                 passOn(session, base + run, start - run, requests)
                 run = start
                 requests = 0
@@ -219,14 +221,17 @@ extension Router {
 
     /// Whether a request of which `held` bytes have come may be passed on before it is complete:
     /// never before it is known that it is no login, nor what else has to be seen whole.
-    private func canStream(_ session: SessionRef, _ held: Int) -> Bool {
+    private func canStream(
+        _ session: SessionRef,
+        _ command: CommandClass,
+        _ held: Int
+    ) -> Bool {
         if session.pointee.isMidRequest { return true }
-        let isBig = held + session.pointee.framer.missing > limits.sharedRequest
-        switch session.pointee.framer.command {
+        switch command {
         case .plain: return true
-        case .client, .script, .function, .streamRead: return isBig
-        // Others change what the proxy does with the connection, when they are complete.
-        default: return false
+        case .auth, .hello, .quit, .reset, .none: return false
+        // Looked at whole if that is possible.
+        default: return held + session.pointee.framer.missing > limits.sharedRequest
         }
     }
 

@@ -44,4 +44,43 @@ struct StreamedRequestTests {
             #expect(bench.received(by: client) == "+OK\r\n")
         }
     }
+
+    @Test("A request that announces many arguments is not passed on before its name is known")
+    func nameBeforeAnything() throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("SELECT", "1"), from: client)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("SELECT", "1"))
+        bench.reply("+OK\r\n", on: own)
+        bench.send("*20000\r\n$4\r\nAU", from: client)
+        bench.send("TH\r\n$6\r\nSECRET\r\n", from: client)
+        #expect(bench.handedOver(own) == "")
+        #expect(
+            bench.received(by: client)
+                == "+OK\r\n-ERR Protocol error: AUTH or HELLO is too long\r\n"
+        )
+        #expect(bench.isClosed(client))
+    }
+
+    @Test(
+        "A long command that ties itself to its connection streams through the one it has",
+        arguments: ["WATCH", "BLPOP", "EXEC", "SUBSCRIBE", "CLIENT", "XREAD"]
+    )
+    func longTyingCommand(name: String) throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("SELECT", "1"), from: client)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("SELECT", "1"))
+        bench.reply("+OK\r\n", on: own)
+        let whole = request(name, String(repeating: "k", count: 200), "x")
+        bench.send(String(whole.dropLast(20)), from: client)
+        bench.send(String(whole.suffix(20)), from: client)
+        #expect(bench.handedOver(own) == whole)
+        #expect(bench.connections.count == 1)
+        #expect(bench.router.pinnedCount == 1)
+        bench.reply("+OK\r\n", on: own)
+        #expect(bench.received(by: client) == "+OK\r\n+OK\r\n")
+    }
 }
