@@ -242,7 +242,12 @@ extension Router {
         {
             unblock(session, .window)
         }
-        if session.pointee.owed == 0 { didBecomeQuiet(session) }
+        if session.pointee.owed == 0 {
+            didBecomeQuiet(session)
+        } else if session.pointee.isMidRequest && session.pointee.owed == 1 {
+            // All but the request that is still on its way: if its rest never comes, this is all.
+            endIfDone(session)
+        }
     }
 
     /// Queues bytes of the reply buffer for a client: sent straight from there if they are all

@@ -83,4 +83,20 @@ struct StreamedRequestTests {
         bench.reply("+OK\r\n", on: own)
         #expect(bench.received(by: client) == "+OK\r\n+OK\r\n")
     }
+
+    @Test("A client that ends in the middle of a streamed request gets what it is owed")
+    func endMidRequest() throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("SELECT", "1"), from: client)
+        bench.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\nxxx", from: client)
+        bench.end(client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        #expect(!bench.isClosed(client))
+        bench.reply("+OK\r\n", on: own)
+        #expect(bench.received(by: client) == "+OK\r\n")
+        #expect(bench.reason(client) == .clientClosed)
+        #expect(bench.router.pinnedCount == 0)
+    }
 }
