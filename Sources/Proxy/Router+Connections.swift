@@ -310,8 +310,9 @@ extension Router {
             run.session.pointee.upstream = heir
         }
         heir.pointee.unsentRuns += kept.count
+        let keptSessions = Set(kept.map(\.session)).count
         report(
-            .lost(upstream.pointee.facts, reason: reason, closed: lost.count, kept: kept.count)
+            .lost(upstream.pointee.facts, reason: reason, closed: lost.count, kept: keptSessions)
         )
         for session in lost {
             session.pointee.input.removeAll()

@@ -37,6 +37,8 @@ extension Router {
         var offset = from
         var delivered = from
         while offset < end {
+            // The last reply may have ended its session, and with it an own connection.
+            guard upstream.pointee.state == .ready else { return }
             guard upstream.pointee.queue.count > upstream.pointee.unsentRuns else {
                 // Nothing is owed. A push may come at any time; anything else means that the
                 // stream is not what it was taken for, and no later reply could be trusted.
