@@ -77,11 +77,15 @@ def test_the_descriptor_limit_is_raised_to_the_hard_limit(server, start_proxy):
         resource.setrlimit(resource.RLIMIT_NOFILE, (50, 500))
 
     proxy = start(start_proxy, server, limits=limits)
-    for line in Path(f"/proc/{proxy.pid}/limits").read_text().splitlines():
-        if line.startswith("Max open files"):
-            assert line.split()[3:5] == ["500", "500"]
-            return
-    raise AssertionError("no descriptor limit in /proc/PID/limits")
+
+    def limit() -> list:
+        for line in Path(f"/proc/{proxy.pid}/limits").read_text().splitlines():
+            if line.startswith("Max open files"):
+                return line.split()[3:5]
+        raise AssertionError("no descriptor limit in /proc/PID/limits")
+
+    # The port may be open before the limit is raised.
+    eventually(lambda: limit() == ["500", "500"], what="the limit is raised")
 
 
 def test_no_password_stands_in_the_arguments_or_in_a_debug_log(server, start_proxy):
