@@ -1,10 +1,12 @@
 """Users of every kind of access string: the proxy's own commands need no permission."""
 
+import random
 import threading
+import time
 
 import pytest
 
-from harness.resp import bulk, encode
+from harness.resp import ConnectionClosed, bulk, encode
 from harness.server import ACCESS_STRINGS
 
 PROBES = [
@@ -110,3 +112,60 @@ def test_a_restricted_user_notices_no_loss_of_idle_connections(server, shared_pr
         for _ in range(3):
             assert server.lose_connections(user) >= 1
             assert client.raw("GET", "k") == before
+
+
+@pytest.mark.parametrize("user", ["consumer", "producer"])
+@pytest.mark.parametrize("lossy", [False, True], ids=["", "with losses"])
+def test_fifty_restricted_clients_get_the_right_reply_to_every_command(proxied, user, lossy):
+    """Users of one command each: nothing the proxy does for them may need another."""
+    server, clients, seconds = proxied.server, 50, 1.5
+    with server.admin() as admin:
+        for number in range(clients):
+            admin.value("SET", f"own:{number}", f"value of {number}")
+    failures, answered = [], []
+
+    def command(dice, number):
+        if dice.random() < 0.1:
+            other = "get" if user == "producer" else "set"
+            denied = f"-NOPERM this user has no permissions to run the '{other}' command\r\n"
+            return encode(other, f"own:{number}", *([] if other == "get" else ["x"])), (
+                denied.encode()
+            )
+        if user == "consumer":
+            return encode("GET", f"own:{number}"), bulk(f"value of {number}")
+        # The reply to SET … GET would tell more, but needs the right to GET.
+        return encode("SET", f"own:{number}", f"value of {number}"), b"+OK\r\n"
+
+    def work(number: int, deadline: float):
+        dice = random.Random(number)
+        try:
+            while time.monotonic() < deadline:
+                with proxied.connect(user) as client:
+                    try:
+                        while time.monotonic() < deadline:
+                            units = [command(dice, number) for _ in range(dice.randint(1, 60))]
+                            client.send_bytes(b"".join(unit[0] for unit in units))
+                            expected = b"".join(unit[1] for unit in units)
+                            got = client.read_exactly(len(expected))
+                            if got != expected:
+                                failures.append((number, got[:200], expected[:200]))
+                                return
+                            answered.append(len(units))
+                    except (ConnectionClosed, ConnectionResetError, BrokenPipeError) as error:
+                        if not lossy:
+                            failures.append((number, repr(error)))
+                            return
+        except Exception as error:
+            failures.append((number, repr(error)))
+
+    deadline = time.monotonic() + seconds
+    threads = [threading.Thread(target=work, args=(n, deadline)) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    while lossy and time.monotonic() < deadline:
+        time.sleep(0.15)
+        server.kill_connections(user)
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[:3]
+    assert sum(answered) > 1000

@@ -32,7 +32,8 @@ def test_rotations_and_losses_under_load_lead_to_no_wrong_reply(
     user = f"chaos-{mode}"
     password = server.add_user(user)
     proxy = start_proxy(
-        {"cache": Upstream.verified(server)}, {user: password}, [Listener(user, mode)]
+        {"cache": Upstream.verified(server)}, {user: password}, [Listener(user, mode)],
+        threads=2 if transactions else 1,
     )
     commands = COMMANDS_FULL if full_size else COMMANDS_QUICK
     plan = Plan(
