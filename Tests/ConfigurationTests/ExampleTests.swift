@@ -5,11 +5,13 @@ import Glibc
 import Testing
 
 @Suite struct ExampleTests {
-    /// The text of a file in config/, found from this file's own place.
-    private func example(_ name: String) throws -> String {
+    private func example(_ name: String) throws -> String { try text("config/\(name)") }
+
+    /// The text of a file of this project, found from this file's own place.
+    private func text(_ name: String) throws -> String {
         let here = "\(#filePath)"
         let root = here.split(separator: "/", omittingEmptySubsequences: false).dropLast(3)
-        let path = root.joined(separator: "/") + "/config/\(name)"
+        let path = root.joined(separator: "/") + "/\(name)"
         let file = try #require(fopen(path, "r"), "\(path)")
         defer { fclose(file) }
         var bytes: [UInt8] = []
@@ -59,6 +61,17 @@ import Testing
             }
             #expect(isThere, "\(row.key)")
         }
+    }
+
+    @Test func `the manual has the table as it is`() throws {
+        let manual = try text("Sources/RedisAuthProxy/Documentation.docc/Configuration.md")
+        #expect(manual.hasSuffix("## Keys\n\n" + Settings.documentationTable))
+    }
+
+    @Test func `the README's example is the minimal configuration`() throws {
+        let minimal = try example("minimal.yaml").split(separator: "\n").dropFirst()
+        let readme = try text("README.md")
+        #expect(readme.contains("```yaml\n" + minimal.joined(separator: "\n") + "\n```"))
     }
 
     @Test func `the table covers every section`() {
