@@ -29,7 +29,8 @@ extension Settings: Section {
                     + " full, not before."),
             .number(
                 "connections_per_worker", \.connectionsPerWorker, 1...64,
-                "Shared upstream connections that each worker keeps for each listener and protocol version (RESP2, RESP3)."
+                "Shared upstream connections that each worker keeps for each listener and protocol"
+                    + " version (RESP2, RESP3)."
             ),
             .number(
                 "max_sessions", \.maxSessions, 1...1_000_000,
