@@ -91,11 +91,16 @@ def test_a_port_that_is_taken_ends_the_start_and_is_named(server, start_proxy):
 def test_every_listener_is_announced_with_what_it_maps_to(server, start_proxy, place):
     listeners = [Listener("app"), Listener("app", "dedicated"), Listener("app", path=place / "s")]
     proxy = start_proxy(*upstreams(server), listeners)
-    lines = proxy.log().splitlines()
     for listener in listeners:
         address = listener.settings["address"].removeprefix("unix:")
-        named = [line for line in lines if address in line and "app" in line and "cache" in line]
-        assert len(named) == 1, f"{address}:\n" + "\n".join(lines)
+
+        def announced() -> list:
+            lines = proxy.log().splitlines()
+            return [line for line in lines if address in line and "app" in line and "cache" in line]
+
+        # The port may be open before the line is written.
+        eventually(announced, what=f"{address} is announced")
+        assert len(announced()) == 1
 
 
 def test_flags_alone_are_enough(server, start_proxy, place):
