@@ -37,6 +37,10 @@ package struct Limits: Sendable {
     package var loginTimeout = Duration.seconds(5)
     /// Sessions that may own an upstream connection at the same time, in one worker.
     package var maximumPinned = 1_000
+    /// Logged-in connections of a pool that stay for the next session that needs one of its own,
+    /// however long nobody does. A login per transaction would be slow, and logins are what AWS
+    /// throttles; more than these stay as long as they are in use now and then (`trim`).
+    package var spareConnections = 2
     /// Shared connections of each pool.
     package var connectionsPerPool = 1
 

@@ -40,38 +40,41 @@ extension Router {
         default: break
         }
         if session.pointee.lane == .shared {
-            guard takeOwn(session) else { return .wait }
+            // The server counts the writes of the connection that waits, up to its last command:
+            // that must be one after this session's writes, which the login of a new one is.
+            guard takeOwn(session, fresh: command == .wait) else { return .wait }
         }
-        tie(session, to: command, request)
-        return .passOn
+        let kind = tie(session, to: command, request)
+        guard kind != .plain, let base = request.baseAddress else { return .passOn }
+        passOn(session, base, request.count, 1, kind)
+        return .handled
     }
 
-    /// Notes what a command on its way to the session's own connection does to it. `request` is
-    /// nil if it is so long that it goes out before it is complete.
+    /// Notes what a command on its way to the session's own connection does to it.
+    ///
+    /// - Parameter request: nil if it is so long that it goes out before it is complete.
+    /// - Returns: what its answer will tell. The answer to an incomplete one is not looked at.
+    @discardableResult
     func tie(
         _ session: SessionRef,
         to command: CommandClass,
         _ request: UnsafeMutableRawBufferPointer?
-    ) {
-        guard let upstream = session.pointee.upstream else { return }
+    ) -> RunKind {
+        guard let upstream = session.pointee.upstream else { return .plain }
         session.pointee.carriesState = true
+        var kind = RunKind.plain
         switch command {
+        case .multi: kind = .multi
+        case .exec: kind = .exec
+        case .discard: kind = .discard
+        case .watch: kind = .watch
+        case .unwatch: kind = .unwatch
+        case .select, .lasting, .hello: kind = .lasting
+        case .client: kind = tieByClient(upstream, subcommand(of: request))
+        case .script:
+            if subcommand(of: request)?.equalsIgnoringCase("DEBUG") ?? true { kind = .lasting }
         case .subscribe, .unsubscribe, .monitor, .replication:
             stopCounting(upstream)
-        case .client:
-            guard let request else {
-                stopCounting(upstream)
-                return
-            }
-            var arguments = RequestArguments(UnsafeRawBufferPointer(request))
-            _ = arguments.next()
-            if arguments.next().map({
-                $0.equalsIgnoringCase("REPLY") || $0.equalsIgnoringCase("TRACKING")
-            })
-                ?? false
-            {
-                stopCounting(upstream)
-            }
         case .blocking, .wait:
             session.pointee.mayBlock = true
         case .streamRead:
@@ -79,6 +82,39 @@ extension Router {
             if waits { session.pointee.mayBlock = true }
         default: break
         }
+        if request == nil && kind != .plain { upstream.pointee.ties.insert(.lasting) }
+        return kind
+    }
+
+    /// CLIENT: some subcommands are about this connection, others are about the server.
+    private func tieByClient(
+        _ upstream: UpstreamRef,
+        _ subcommand: UnsafeRawBufferPointer?
+    ) -> RunKind {
+        guard let subcommand else {
+            stopCounting(upstream)
+            return .plain
+        }
+        for aboutReplies in ["REPLY", "TRACKING"] as [StaticString]
+        where subcommand.equalsIgnoringCase(aboutReplies) {
+            stopCounting(upstream)
+            return .plain
+        }
+        for aboutServer in ["LIST", "KILL", "UNBLOCK", "PAUSE", "UNPAUSE", "HELP"] as [StaticString]
+        where subcommand.equalsIgnoringCase(aboutServer) {
+            return .plain
+        }
+        return .lasting
+    }
+
+    /// The second word of a complete request.
+    private func subcommand(
+        of request: UnsafeMutableRawBufferPointer?
+    ) -> UnsafeRawBufferPointer? {
+        guard let request else { return nil }
+        var arguments = RequestArguments(UnsafeRawBufferPointer(request))
+        _ = arguments.next()
+        return arguments.next()
     }
 
     /// Whether this form of a command that has others is plain.
@@ -216,11 +252,17 @@ extension Router {
             }
         }
         session.pointee.carriesState = true
-        guard hello.hasLogin else { return .passOn }
+        guard hello.hasLogin else {
+            guard let base = request.baseAddress else { return .handled }
+            passOn(session, base, request.count, 1, .lasting)
+            return .handled
+        }
         wipe(request)
         let withoutLogin = hello.requestWithoutLogin()
         withoutLogin.withUnsafeBytes { bytes in
-            if let base = bytes.baseAddress { passOn(session, base, bytes.count, 1) }
+            if let base = bytes.baseAddress {
+                passOn(session, base, bytes.count, 1, .lasting)
+            }
         }
         return .handled
     }
@@ -300,7 +342,9 @@ extension Router {
     }
 
     /// Moves a session to a connection of its own; false if it has to wait for that.
-    func takeOwn(_ session: SessionRef) -> Bool {
+    ///
+    /// - Parameter fresh: not one that served others before.
+    func takeOwn(_ session: SessionRef, fresh: Bool = false) -> Bool {
         guard session.pointee.owed == 0 else {
             session.pointee.blocks.insert(.quiet)
             return false
@@ -311,18 +355,72 @@ extension Router {
             pinWaiters.append(session)
             return false
         }
+        pinnedCount += 1
+        session.pointee.lane = .own
+        session.pointee.waitingSince = now
+        let pool = sparePool(of: session)
+        if !fresh, let upstream = spare[pool].popLast() {
+            unneeded[pool] = min(unneeded[pool], spare[pool].count)
+            upstream.pointee.owner = session
+            upstream.pointee.hasHandedOver = false
+            session.pointee.upstream = upstream
+            return true
+        }
         let upstream = makeUpstream(
             route: session.pointee.route,
             routes[session.pointee.route].user,
             session.pointee.protocolVersion,
             owner: session
         )
-        pinnedCount += 1
-        session.pointee.lane = .own
         session.pointee.upstream = upstream
-        session.pointee.waitingSince = now
         connect(upstream)
         return true
+    }
+
+    private func sparePool(of session: SessionRef) -> Int {
+        session.pointee.route * 2 + Int(session.pointee.protocolVersion) - 2
+    }
+
+    /// Gives back a session's own connection, if nothing ties them to each other any more: a
+    /// spare one is as its login left it, whoever used it before.
+    func releaseOwn(_ session: SessionRef) {
+        guard let upstream = session.pointee.upstream, upstream.pointee.state == .ready,
+            upstream.pointee.isCounted, upstream.pointee.ties.isEmpty,
+            upstream.pointee.queue.isEmpty, upstream.pointee.outgoing.isEmpty,
+            !upstream.pointee.endsAfterOutgoing, upstream.pointee.pausedFor == nil,
+            !session.pointee.prefersOwn, !session.pointee.isMidRequest,
+            session.pointee.substitute == nil, session.pointee.violation == nil
+        else { return }
+        session.pointee.lane = .shared
+        session.pointee.upstream = nil
+        session.pointee.carriesState = false
+        upstream.pointee.owner = nil
+        spare[sparePool(of: session)].append(upstream)
+        pinnedCount -= 1
+        wakePinWaiter()
+    }
+
+    /// Closes the spare connections that nobody needed since the last call. To be called every ten
+    /// seconds or so.
+    package func trim() {
+        for pool in spare.indices {
+            let surplus = min(unneeded[pool], spare[pool].count - limits.spareConnections)
+            for _ in 0..<max(0, surplus) {
+                // The one that was idle longest.
+                let upstream = spare[pool].removeFirst()
+                upstream.pointee.state = .gone
+                actions.append(.disconnect(upstream))
+                deadUpstreams.append(upstream)
+            }
+            unneeded[pool] = spare[pool].count
+        }
+    }
+
+    private func wakePinWaiter() {
+        if let waiter = pinWaiters.first {
+            pinWaiters.removeFirst()
+            unblock(waiter, .pin)
+        }
     }
 
     /// Gives up a session's own connection, whatever is under way on it. The session is in the
@@ -346,10 +444,7 @@ extension Router {
         upstream.pointee.queue.removeAll()
         deadUpstreams.append(upstream)
         pinnedCount -= 1
-        if let waiter = pinWaiters.first {
-            pinWaiters.removeFirst()
-            unblock(waiter, .pin)
-        }
+        wakePinWaiter()
     }
 
     /// From here on the number of replies cannot be told from the requests: relay.

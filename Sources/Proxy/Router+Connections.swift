@@ -246,7 +246,14 @@ extension Router {
     }
 
     private func loseOwn(_ upstream: UpstreamRef, _ reason: String) {
-        guard let owner = upstream.pointee.owner else { return }
+        guard let owner = upstream.pointee.owner else {
+            // Nobody's: the next session that needs one gets another.
+            let pool = upstream.pointee.route * 2 + Int(upstream.pointee.protocolVersion) - 2
+            spare[pool].removeAll { $0 == upstream }
+            upstream.pointee.state = .gone
+            deadUpstreams.append(upstream)
+            return
+        }
         if !upstream.pointee.hasHandedOver {
             reconnect(upstream)
             return

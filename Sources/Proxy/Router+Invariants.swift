@@ -6,6 +6,11 @@ extension Router {
         var owed: [SessionRef: Int] = [:]
         var own = 0
         for upstream in shared + retired { check(upstream, &owed) }
+        for upstream in spare.joined() {
+            precondition(upstream.pointee.owner == nil && upstream.pointee.ties.isEmpty)
+            precondition(upstream.pointee.queue.isEmpty && upstream.pointee.outgoing.isEmpty)
+            precondition(upstream.pointee.state == .ready && upstream.pointee.isCounted)
+        }
         var sessions = 0
         var next = firstSession
         while let session = next {

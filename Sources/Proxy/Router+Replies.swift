@@ -53,6 +53,17 @@ extension Router {
             scanning: while true {
                 switch upstream.pointee.framer.next(base, from: offset, to: end) {
                 case .reply(let after):
+                    if run.pointee.kind != .plain {
+                        let isWhole = upstream.pointee.partialReply == 0
+                        learn(
+                            from: UnsafeRawBufferPointer(
+                                start: base + offset,
+                                count: isWhole ? after - offset : 0
+                            ),
+                            run.pointee.kind,
+                            upstream
+                        )
+                    }
                     offset = after
                     replies &+= 1
                     upstream.pointee.partialReply = 0
@@ -108,6 +119,41 @@ extension Router {
                 dismiss(upstream)
                 return
             }
+        }
+    }
+
+    /// What the answer to a tracked request says about its connection.
+    ///
+    /// - Parameter reply: empty if it came in pieces. An error then counts as the one that leaves
+    ///   the tie as it is: the connection is shared less, never wrongly.
+    private func learn(
+        from reply: UnsafeRawBufferPointer,
+        _ kind: RunKind,
+        _ upstream: UpstreamRef
+    ) {
+        let isError = upstream.pointee.framer.type == UInt8(ascii: "-")
+        switch kind {
+        case .plain: break
+        case .multi:
+            if !isError { upstream.pointee.ties.insert(.transaction) }
+        case .exec:
+            // Refused for want of permission or for its arity, EXEC leaves the transaction open.
+            if !isError || reply.starts(with: "-EXECABORT".utf8)
+                || reply.starts(with: "-ERR EXEC without MULTI".utf8)
+            {
+                upstream.pointee.ties.subtract([.transaction, .watch])
+            }
+        case .discard:
+            if !isError { upstream.pointee.ties.subtract([.transaction, .watch]) }
+        case .watch:
+            if !isError { upstream.pointee.ties.insert(.watch) }
+        case .unwatch:
+            // Inside a transaction it is only queued, and EXEC will end the watches anyway.
+            if !isError && !upstream.pointee.ties.contains(.transaction) {
+                upstream.pointee.ties.remove(.watch)
+            }
+        case .lasting:
+            if !isError { upstream.pointee.ties.insert(.lasting) }
         }
     }
 

@@ -203,7 +203,6 @@ extension Router {
                     run = count
                     break scanning
                 default:
-                    session.pointee.prefersOwn = true
                     guard takeOwn(session) else { break scanning }
                 }
             case .violation(let violation):
@@ -241,7 +240,8 @@ extension Router {
         _ session: SessionRef,
         _ bytes: UnsafeRawPointer,
         _ count: Int,
-        _ requests: UInt32
+        _ requests: UInt32,
+        _ kind: RunKind = .plain
     ) {
         guard count > 0 else { return }
         let upstream: UpstreamRef
@@ -256,7 +256,7 @@ extension Router {
         upstream.pointee.outgoing.append(bytes, count)
         if upstream.pointee.isCounted {
             session.pointee.owed &+= requests
-            upstream.pointee.note(session, requests, count, now)
+            upstream.pointee.note(session, requests, count, kind, now)
         }
         markDirty(upstream)
         if upstream.pointee.state == .idle { connect(upstream) }
@@ -304,6 +304,7 @@ extension Router {
     /// All that was owed has come.
     func didBecomeQuiet(_ session: SessionRef) {
         session.pointee.mayBlock = false
+        if session.pointee.lane == .own { releaseOwn(session) }
         unblock(session, .quiet)
         endIfDone(session)
     }

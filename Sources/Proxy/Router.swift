@@ -85,6 +85,11 @@ package final class Router {
 
     /// The shared places: for each route RESP2 then RESP3, `connectionsPerPool` of each.
     var shared: [UpstreamRef] = []
+    /// By route and protocol: connections that are logged in, in the state that the login left
+    /// them in, and nobody's.
+    var spare: [[UpstreamRef]] = []
+    /// By pool: how many spare ones nobody needed since the last `trim`.
+    var unneeded: [Int] = []
     /// Connections that lost their place and still owe replies.
     var retired: [UpstreamRef] = []
     var firstSession: SessionRef?
@@ -144,6 +149,8 @@ package final class Router {
         runnable.reserveCapacity(1024)
         for (index, route) in routes.enumerated() {
             for version in [2, 3] as [UInt8] {
+                spare.append([])
+                unneeded.append(0)
                 for _ in 0..<limits.connectionsPerPool {
                     shared.append(makeUpstream(route: index, route.user, version, owner: nil))
                 }
@@ -157,7 +164,7 @@ package final class Router {
             destroy(session)
         }
         for session in deadSessions { destroy(session) }
-        for upstream in shared + retired + deadUpstreams { destroy(upstream) }
+        for upstream in shared + spare.joined() + retired + deadUpstreams { destroy(upstream) }
         requestBuffer.deallocate()
         replyBuffer.deallocate()
     }

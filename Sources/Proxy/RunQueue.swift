@@ -10,6 +10,22 @@
 // is closed to further requests. So when a connection is lost, every run is one of two things:
 // sent (the outcome is unknown) or unsent (nothing happened yet).
 
+/// What the answer to a request tells about the connection that gave it.
+enum RunKind: UInt8, BitwiseCopyable {
+    /// Nothing.
+    case plain
+    /// Success opens a transaction.
+    case multi
+    /// Unless it is refused, ends a transaction and all watches.
+    case exec
+    /// Success ends a transaction and all watches.
+    case discard
+    case watch
+    case unwatch
+    /// Success leaves the connection in a state of its session's own for good.
+    case lasting
+}
+
 /// Consecutive requests of one session on one upstream connection.
 struct Run: BitwiseCopyable {
     var session: SessionRef
@@ -17,6 +33,8 @@ struct Run: BitwiseCopyable {
     var replies: UInt32
     /// Bytes that the requests take in the outgoing buffer; of no meaning once handed over.
     var bytes: UInt32
+    /// Of one request alone, unless it is plain.
+    var kind = RunKind.plain
     /// When the first of them began to wait for the connection; only looked at while unsent.
     var since: Instant
 }

@@ -35,6 +35,14 @@ package struct Upstream: ~Copyable {
         case gone
     }
 
+    struct Ties: OptionSet {
+        let rawValue: UInt8
+        static let transaction = Ties(rawValue: 1)
+        static let watch = Ties(rawValue: 2)
+        /// Database, name, protocol, tracking …: never cleared.
+        static let lasting = Ties(rawValue: 4)
+    }
+
     enum Failure: UInt8 {
         case unreachable
         case refused
@@ -49,8 +57,10 @@ package struct Upstream: ~Copyable {
     package var performer: UnsafeMutableRawPointer?
 
     var state = State.idle
-    /// The one session of an own connection.
+    /// The one session of an own connection; nil for a shared one, and for a spare one.
     var owner: SessionRef?
+    /// What keeps an own connection with its session when nothing is owed.
+    var ties = Ties()
     package let isShared: Bool
     /// A shared connection that no longer has a place in the pool; gone once it owes nothing.
     var isRetired = false
@@ -95,7 +105,7 @@ package struct Upstream: ~Copyable {
     var readySince = Instant(nanoseconds: 0)
     /// What the last login was tried with.
     var usedCredential: Credential?
-    /// Requests were handed over since the connection is ready.
+    /// Requests were handed over since the connection is ready, or is its session's.
     var hasHandedOver = false
     /// What HELLO answers on this connection, before and after the connection's id.
     var helloHead: [UInt8] = []
@@ -115,11 +125,18 @@ package struct Upstream: ~Copyable {
 
     /// Requests of `session` were appended to `outgoing`.
     @inline(__always)
-    mutating func note(_ session: SessionRef, _ requests: UInt32, _ bytes: Int, _ now: Instant) {
+    mutating func note(
+        _ session: SessionRef,
+        _ requests: UInt32,
+        _ bytes: Int,
+        _ kind: RunKind,
+        _ now: Instant
+    ) {
         let bytes = UInt32(truncatingIfNeeded: bytes)
-        if unsentRuns > 0 {
+        if unsentRuns > 0 && kind == .plain {
             let last = queue.last
             if last.pointee.session == session
+                && (requests == 0 || last.pointee.kind == .plain)
                 && (requests == 0 || state == .ready || last.pointee.since == now)
             {
                 last.pointee.replies &+= requests
@@ -129,7 +146,9 @@ package struct Upstream: ~Copyable {
         }
         // The rest of a request whose run was handed over already needs no run of its own.
         guard requests > 0 else { return }
-        queue.append(Run(session: session, replies: requests, bytes: bytes, since: now))
+        queue.append(
+            Run(session: session, replies: requests, bytes: bytes, kind: kind, since: now)
+        )
         unsentRuns &+= 1
     }
 

@@ -41,6 +41,8 @@ final class WorkerHandle: Sendable {
 final class Worker {
     /// Grain of the router's time-outs while it has any.
     private static let tick: UInt64 = 20_000_000
+    /// How often connections that nobody needs are closed.
+    private static let trimInterval: UInt64 = 10_000_000_000
     /// Ciphertext waiting for the kernel above which no more is handed over.
     private static let ciphertextLimit = 1_048_576
 
@@ -53,6 +55,7 @@ final class Worker {
     private let refresh: @Sendable (UserIndex) -> Void
     private var log: EventLog
     private let ticker: UnsafeMutablePointer<TimerWatcher>
+    private let trimmer: UnsafeMutablePointer<TimerWatcher>
 
     private var closedClients: [ClientSocketRef] = []
     /// By upstream id: so that an answer of the resolver finds its socket, or finds it gone.
@@ -94,11 +97,15 @@ final class Worker {
         )
         ticker = .allocate(capacity: 1)
         ticker.initialize(to: TimerWatcher())
+        trimmer = .allocate(capacity: 1)
+        trimmer.initialize(to: TimerWatcher())
     }
 
     deinit {
         ticker.deinitialize(count: 1)
         ticker.deallocate()
+        trimmer.deinitialize(count: 1)
+        trimmer.deallocate()
     }
 
     private var pointer: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
@@ -119,6 +126,14 @@ final class Worker {
             },
             owner: pointer
         )
+        trimmer.pointee.prepare(
+            loop: loop,
+            callback: { owner in
+                Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onTrim() }
+            },
+            owner: pointer
+        )
+        trimmer.pointee.start(after: Self.trimInterval)
         loop.onTurnEnd(
             { owner in
                 Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onTurnEnd() }
@@ -146,6 +161,7 @@ final class Worker {
         router.endAll()
         perform()
         ticker.pointee.stop()
+        trimmer.pointee.stop()
         for socket in upstreams.values { close(socket) }
         upstreams = [:]
         for message in handle.mailbox.close() {
@@ -219,6 +235,13 @@ final class Worker {
         router.tick()
         perform()
         if router.wantsTicks { ticker.pointee.start(after: Self.tick) }
+    }
+
+    private func onTrim() {
+        advance()
+        router.trim()
+        perform()
+        trimmer.pointee.start(after: Self.trimInterval)
     }
 
     private func onTurnEnd() {

@@ -60,6 +60,8 @@ def test_the_login_goes_first_and_a_clients_login_goes_nowhere(
     assert secret.encode() not in sent
     assert secret[:20].encode() not in sent
     for recording in relay.recordings:
+        if not recording.sent:
+            continue  # opened for a client that was gone before the connection was up
         first = bytes(recording.sent).split(b"\r\n")
         assert first[2].upper() in (b"HELLO", b"AUTH"), first[:3]
 

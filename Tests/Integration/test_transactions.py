@@ -1,6 +1,8 @@
 """MULTI, EXEC, DISCARD and WATCH as on a connection of one's own."""
 
+import contextlib
 import random
+import re
 import threading
 
 import pytest
@@ -156,3 +158,32 @@ def test_a_block_sent_at_once_is_atomic_among_many_clients(gateway):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_transactions_of_many_clients_reuse_few_connections(server, shared_proxy, full_size):
+    clients, rounds = 100, 10_000 if full_size else 100
+    block = b"".join(
+        encode(*command)
+        for command in (("WATCH", "w"), ("MULTI",), ("INCR", "counter:nnnn"), ("EXEC",))
+    )
+    gateway = shared_proxy.by_mode["multiplexed"]["app"]
+
+    def opened() -> int:
+        statistics = server.ask("INFO", "stats").decode()
+        return int(re.search(r"total_connections_received:(\d+)", statistics)[1])
+
+    # Each of the admin's own questions is a connection too.
+    opened()
+    before, cost = opened(), 1
+    with contextlib.ExitStack() as stack:
+        everyone = [stack.enter_context(gateway.connect()) for _ in range(clients)]
+        for turn in range(rounds):
+            for index, client in enumerate(everyone):
+                client.send_bytes(block.replace(b"nnnn", b"%04d" % index))
+            for client in everyone:
+                assert client.read_raw(3) == b"+OK\r\n+OK\r\n" + QUEUED
+                assert client.read_raw() == b"*1\r\n:%d\r\n" % (turn + 1)
+    new = opened() - before - cost
+    print(f"\n{clients} clients, {rounds} transactions each: {new} upstream connections opened")
+    # As many as were in a transaction at the same time, and then the same ones again.
+    assert new <= 2 * clients
