@@ -1,8 +1,8 @@
 // The commands that are more than bytes to pass on: those that tie themselves to their
 // connection, and those that the proxy answers because it stands in the server's place.
 //
-// Source: the table "what ties a command to its connection" in Architecture.md, checked against
-// the server's COMMAND output by a test.
+// The table "what ties a command to its connection" in Architecture.md says the same in words; the
+// classes are checked against the server's COMMAND output by a test.
 
 import Glibc
 import RESP

@@ -15,7 +15,7 @@
 //
 // A session runs in one of two lanes. In the shared lane its plain commands go to a connection
 // that it shares; a command that ties itself to its connection moves it, once nothing is owed, to
-// the own lane, where one upstream connection serves it alone until it leaves.
+// the own lane, where one upstream connection serves it alone until nothing ties them any more.
 
 import RESP
 

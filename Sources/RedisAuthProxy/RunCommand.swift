@@ -99,6 +99,10 @@ extension Settings {
 /// death by a closed pipe, and SIGTERM and SIGINT left for whoever reads them.
 func prepareProcess() throws {
     signal(SIGPIPE, SIG_IGN)
+    // Swift's own crash handler writes registers, and the memory that they point to, to the log.
+    for crash in [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT, SIGQUIT] {
+        signal(crash, SIG_DFL)
+    }
     SignalWatcher.block([SIGTERM, SIGINT])
     do throws(SystemError) {
         try ProcessLimits.disableCoreDumps()

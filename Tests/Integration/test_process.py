@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -182,3 +183,11 @@ def test_no_descriptor_and_no_memory_is_lost_over_many_clients(server, start_pro
     wave()
     eventually(lambda: proxy.process.descriptors() <= descriptors, what="descriptors come back")
     assert proxy.process.resident_bytes() - memory < 8 * 1024 * 1024
+
+
+def test_a_crash_writes_nothing_of_the_memory_into_the_log(server, start_proxy):
+    proxy = start(start_proxy, server)
+    before = proxy.log()
+    os.kill(proxy.pid, signal.SIGSEGV)
+    assert proxy.process.wait() == -signal.SIGSEGV
+    assert proxy.log() == before
