@@ -127,7 +127,9 @@ extension Router {
         switch command {
         case .script, .function:
             guard let subcommand = arguments.next() else { return true }
+            // KILL ends, and STATS looks at, a function that is running: neither can wait for it.
             return !subcommand.equalsIgnoringCase("KILL")
+                && !subcommand.equalsIgnoringCase("STATS")
                 && !subcommand.equalsIgnoringCase("DEBUG")
         default:
             while let argument = arguments.next() {

@@ -268,17 +268,8 @@ DURING_A_FUNCTION = [
 ]
 
 
-# Differences that are known and to be removed, each as gateway and command, with the reason.
-OPEN = {
-    ("multiplexed", "FUNCTION STATS"): "shared, so it queues behind the function it asks about",
-}
-
-
 @pytest.mark.parametrize("command", DURING_A_FUNCTION, ids=" ".join)
-def test_what_the_server_serves_while_a_function_runs_is_served(gateway, command, request):
-    reason = OPEN.get((gateway.name, " ".join(command)))
-    if reason:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_what_the_server_serves_while_a_function_runs_is_served(gateway, command):
     with gateway.connect() as busy, gateway.connect() as other, gateway.server.admin() as admin:
         assert other.raw("FUNCTION", "LOAD", "REPLACE", LOOP) == b"$4\r\nbusy\r\n"
         if command == ("DISCARD",):
