@@ -91,16 +91,27 @@ def steps(lines: list) -> set:
     return {line.split(":", 1)[0] for line in lines}
 
 
+def script(name: str, *command: str, options: tuple = ()) -> Client:
+    return Client(name, (*command[:-1], str(PROGRAMS / command[-1])), options)
+
+
 def redis_py(program: str, protocol: int, parser: str) -> Client:
     name = f"{program.replace('_', '-')} RESP{protocol} {parser}"
-    return Client(
-        name, (sys.executable, str(PROGRAMS / f"{program}.py")), (str(protocol), parser)
-    )
+    return script(name, sys.executable, f"{program}.py", options=(str(protocol), parser))
 
 
 CLIENTS = [
-    redis_py(program, protocol, parser)
-    for program in ("redis_py", "redis_py_asyncio")
-    for protocol in (2, 3)
-    for parser in ("python", "hiredis")
+    *(
+        redis_py(program, protocol, parser)
+        for program in ("redis_py", "redis_py_asyncio")
+        for protocol in (2, 3)
+        for parser in ("python", "hiredis")
+    ),
+    script("hiredis", "sh", "hiredis.sh"),
+    script("phpredis", "php", "phpredis.php"),
+    script("redis-rb", "ruby", "redis_rb.rb"),
+    script("node-redis", "node", "node_redis.js"),
+    script("perl Redis", "perl", "perl_redis.pl"),
+    script("redis-cli RESP2", sys.executable, "redis_cli.py", options=("2",)),
+    script("redis-cli RESP3", sys.executable, "redis_cli.py", options=("3",)),
 ]

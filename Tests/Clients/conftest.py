@@ -64,14 +64,20 @@ class Way:
         self.host, self.port = address
 
 
+def _prepare(server) -> None:
+    integration._clean(server)
+    # `redis-cli --rdb` need not wait for other replicas to come.
+    server.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+
+
 @pytest.fixture
 def direct(reference):
-    integration._clean(reference)
+    _prepare(reference)
     return Way("direct", reference, reference.address)
 
 
 @pytest.fixture(params=MODES)
 def proxied(request, server, proxy):
-    integration._clean(server)
+    _prepare(server)
     yield Way(request.param, server, proxy.by_mode[request.param].address)
     integration._check_alive(proxy)
