@@ -389,7 +389,8 @@ extension Router {
         guard let upstream = session.pointee.upstream, upstream.pointee.state == .ready,
             upstream.pointee.isCounted, upstream.pointee.ties.isEmpty,
             upstream.pointee.queue.isEmpty, upstream.pointee.outgoing.isEmpty,
-            !upstream.pointee.endsAfterOutgoing, upstream.pointee.pausedFor == nil,
+            !upstream.pointee.endsAfterOutgoing, !upstream.pointee.hasEnded,
+            upstream.pointee.pausedFor == nil,
             !session.pointee.prefersOwn, !session.pointee.isMidRequest,
             session.pointee.substitute == nil, session.pointee.violation == nil
         else { return }

@@ -192,6 +192,7 @@ extension Router {
             }
             if upstream.pointee.endsAfterOutgoing && upstream.pointee.outgoing.isEmpty {
                 upstream.pointee.endsAfterOutgoing = false
+                upstream.pointee.hasEnded = true
                 actions.append(.finishSending(upstream))
             }
         case .idle, .connecting, .waiting, .gone:

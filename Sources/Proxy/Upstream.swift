@@ -92,6 +92,8 @@ package struct Upstream: ~Copyable {
     var pausedFor: SessionRef?
     /// The client is finished: say so to the server when all is handed over.
     var endsAfterOutgoing = false
+    /// The server was told so: nothing can be sent any more.
+    var hasEnded = false
     var isDirty = false
     var isUnready = false
 
