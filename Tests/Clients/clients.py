@@ -75,8 +75,12 @@ class Run:
         """Ends the program and what it started: it is the leader of a session of its own."""
         os.killpg(self.child.pid, 9)
 
-    def lines(self) -> list:
+    def join(self) -> None:
         self._reader.join()
+
+    def lines(self) -> list:
+        """What it printed, once it ended; a failure or a word on standard error fails the test."""
+        self.join()
         text = self.output.decode(errors="backslashreplace")
         errors = self.errors.decode(errors="backslashreplace")
         assert self.child.returncode == 0, (
@@ -115,3 +119,13 @@ CLIENTS = [
     script("redis-cli RESP2", sys.executable, "redis_cli.py", options=("2",)),
     script("redis-cli RESP3", sys.executable, "redis_cli.py", options=("3",)),
 ]
+
+# What the programs of QUEUES must have done.
+JOBS = frozenset(
+    (
+        "enqueue", "work", "failure", "retry", "retry later", "schedule", "dependency", "many",
+        "stop", "workers", "shutdown",
+    )
+)  # fmt: skip
+
+QUEUES = [script("rq", sys.executable, "rq_jobs.py")]

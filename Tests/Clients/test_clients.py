@@ -3,6 +3,7 @@
 import pytest
 
 from clients import CLIENTS, SCENARIO, Client, steps
+from comparison import compare, ids
 
 
 @pytest.fixture(scope="session")
@@ -21,16 +22,6 @@ def expected(expectations, direct):
     return lines
 
 
-def compare(expected: list, got: list) -> None:
-    for number, (there, here) in enumerate(zip(expected, got), 1):
-        assert here == there, f"line {number}, proxied and direct"
-    assert got[len(expected) :] == [] and expected[len(got) :] == []
-
-
-def ids(clients: list) -> list:
-    return [client.name for client in clients]
-
-
 @pytest.mark.parametrize("client", CLIENTS, ids=ids(CLIENTS))
 def test_a_client_goes_through_the_whole_scenario(client, expected):
     assert SCENARIO - steps(expected(client)) == set()
@@ -44,5 +35,8 @@ def test_a_client_sees_no_difference(client, expected, proxied):
 def test_all_clients_at_once_see_no_difference(expected, proxied):
     expectations = {client: expected(client) for client in CLIENTS}
     runs = {client: client.start(proxied, client.prefix) for client in CLIENTS}
+    # All of them end before the first is judged: none may run on into the next test.
+    for run in runs.values():
+        run.join()
     for client, run in runs.items():
         compare(expectations[client], run.lines())

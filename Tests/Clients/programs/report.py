@@ -45,8 +45,8 @@ def is_blocked(clients: list, name: str) -> bool:
     return any(client["name"] == name and "b" in client["flags"] for client in clients)
 
 
-def wait_until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
+def wait_until(condition, what: str, seconds: float = WAIT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {WAIT_SECONDS} s"
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(POLL_SECONDS)
