@@ -12,6 +12,7 @@ import PackageDescription
 //   RESP  └──────────► Identity ◄─────┘
 //
 // Data plane: Server, Proxy, RESP, Transport.   Control plane: Configuration, Credentials.
+// Telemetry is a leaf: Server, Configuration and Credentials may use it.
 
 let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
