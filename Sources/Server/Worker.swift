@@ -9,8 +9,8 @@
 //   │                        each session with an answer of our own: one send              │
 //   └──────────────────────────────────────────────────────────────────────────────────────┘
 //
-// Nothing is shared with other workers. Three things come in from other threads, through one
-// mailbox: accepted clients, credentials, resolved names, and the orders to drain and stop.
+// Nothing is shared with other workers. What comes from other threads comes through one mailbox:
+// accepted clients, credentials, resolved names, and the orders to drain and to stop.
 
 import Glibc
 import Identity
