@@ -43,7 +43,10 @@ extension Router {
         if session.pointee.input.isEmpty {
             guard let base = requestBuffer.baseAddress else { return }
             let taken = process(session, base, count)
-            if taken < count {
+            if session.pointee.phase != .open {
+                // What was dropped behind the end may hold a login too.
+                explicit_bzero(base, count)
+            } else if taken < count {
                 session.pointee.input.append(base + taken, count - taken)
                 // What stays may be the beginning of a client's AUTH; it may stay in one place only.
                 explicit_bzero(base + taken, count - taken)
@@ -139,11 +142,6 @@ extension Router {
                 case .passOn:
                     requests = 1
                     start += length
-                case .passOnAndWait:
-                    passOn(session, base + start, length, 1)
-                    start += length
-                    run = start
-                    break scanning
                 case .handled:
                     start += length
                     run = start
@@ -161,7 +159,7 @@ extension Router {
                 requests = 0
                 let line = UnsafeRawBufferPointer(start: base + start, count: length)
                 switch actOnInline(line, of: session) {
-                case .handled, .passOn, .passOnAndWait:
+                case .handled, .passOn:
                     explicit_bzero(base + start, length)
                     start += length
                     run = start
@@ -198,6 +196,10 @@ extension Router {
                 requests = 0
                 switch command {
                 case .auth, .hello, .quit, .reset:
+                    guard session.pointee.owed == 0 else {
+                        session.pointee.blocks.insert(.quiet)
+                        break scanning
+                    }
                     refuse(session, .loginTooLong)
                     start = count
                     run = count
@@ -293,10 +295,19 @@ extension Router {
         endIfDone(session)
     }
 
-    /// An error of our own that ends the session, once it is delivered.
+    /// An error of our own that ends the session, once it is delivered. Nothing may be owed.
     func refuse(_ session: SessionRef, _ error: ClientError) {
-        answer(session, error.reply)
+        if !isRelayed(session) { answer(session, error.reply) }
         endWhenSent(session, .violation)
+    }
+
+    /// The session's replies are passed on uncounted, so that nobody knows whether the last byte
+    /// was the end of one: an answer of our own has no place among them.
+    func isRelayed(_ session: SessionRef) -> Bool {
+        guard session.pointee.lane == .own, let upstream = session.pointee.upstream else {
+            return false
+        }
+        return !upstream.pointee.isCounted
     }
 
     // MARK: The end of a session
@@ -324,7 +335,9 @@ extension Router {
             if session.pointee.violation != nil {
                 guard !isCounted || session.pointee.owed == (session.pointee.isMidRequest ? 1 : 0)
                 else { return }
-                if let reply = session.pointee.violation?.reply { answer(session, reply) }
+                if isCounted, let reply = session.pointee.violation?.reply {
+                    answer(session, reply)
+                }
                 endWhenSent(session, .violation)
             } else if !isCounted || session.pointee.mayBlock {
                 // The server is told that the client is finished, and decides what that means
