@@ -11,8 +11,6 @@ extension Router {
     enum Verdict {
         /// Goes to the session's connection, like a plain request.
         case passOn
-        /// Goes out, and nothing behind it before its answer.
-        case passOnAndWait
         /// Dealt with here.
         case handled
         /// Stays where it is and is looked at again when the session is unblocked.
@@ -166,7 +164,6 @@ extension Router {
             else { return .handled }
             let verdict = command == .plain ? .passOn : act(on: command, bytes, of: session)
             if case .passOn = verdict { passOn(session, base, bytes.count, 1) }
-            if case .passOnAndWait = verdict { passOn(session, base, bytes.count, 1) }
             return verdict
         }
     }
@@ -297,7 +294,9 @@ extension Router {
         {
             upstream.pointee.awaitsReset = true
             session.pointee.blocks.insert(.reset)
-            return .passOnAndWait
+            let requests: StaticString = "*1\r\n$5\r\nRESET\r\n*1\r\n$4\r\nQUIT\r\n"
+            passOn(session, UnsafeRawPointer(requests.utf8Start), requests.utf8CodeUnitCount, 0)
+            return .handled
         }
         guard session.pointee.owed == 0 else {
             session.pointee.blocks.insert(.quiet)
@@ -437,6 +436,7 @@ extension Router {
         session.pointee.carriesState = false
         session.pointee.mayBlock = false
         session.pointee.substitute = nil
+        session.pointee.blocks.remove(.upstream)
         session.pointee.protocolVersion = 2
         unpause(upstream)
         if upstream.pointee.state != .idle && upstream.pointee.state != .waiting {

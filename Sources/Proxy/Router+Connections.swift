@@ -224,6 +224,10 @@ extension Router {
         case .ready:
             upstream.pointee.state = .idle
             unpause(upstream)
+            if endRelay(upstream) {
+                settle()
+                return
+            }
             // A server that takes the login and then hangs up must not be called in a tight loop.
             if now.since(upstream.pointee.readySince)
                 < routes[upstream.pointee.route].backoffMinimum
@@ -447,7 +451,9 @@ extension Router {
             let run = upstream.pointee.queue.head.pointee
             let session = run.session
             commands += Int(run.replies)
-            if session.pointee.carriesState || session.pointee.isMidRequest {
+            if session.pointee.carriesState || session.pointee.isMidRequest
+                || session.pointee.substitute != nil
+            {
                 answer(session, error.reply)
                 endWhenSent(session, .errorInPlaceOfState)
                 break

@@ -3,6 +3,7 @@
 // Replies are framed, counted and handed on as ranges of the reply buffer; a reply that is longer
 // than what has arrived goes on its way all the same, and its rest follows.
 
+import Glibc
 import RESP
 
 extension Router {
@@ -185,8 +186,11 @@ extension Router {
     /// Passes everything on to the one session of a connection whose replies cannot be counted.
     private func relay(_ upstream: UpstreamRef, _ base: UnsafeRawPointer, _ count: Int) {
         guard let owner = upstream.pointee.owner else { return }
-        deliver(owner, base, count, 0)
-        if upstream.pointee.awaitsReset { lookForReset(upstream, owner, base, count) }
+        if upstream.pointee.awaitsReset {
+            holdBack(upstream, owner, base, count)
+        } else {
+            deliver(owner, base, count, 0)
+        }
     }
 
     /// Drops the answer to a stand-in for the client's login and delivers our own in its place.
@@ -224,41 +228,39 @@ extension Router {
         }
     }
 
-    /// After RESET the server sends `+RESET` and then nothing more, since the connection is
-    /// logged out: so that answer ends the relay, and the session starts anew.
-    private func lookForReset(
+    /// What a relay that RESET ends ends with: RESET's answer, and that to the QUIT behind it.
+    private static let lastReplies: StaticString = "+RESET\r\n+OK\r\n"
+
+    /// Passes everything on but a last part that may be the answers to RESET and our QUIT.
+    ///
+    /// Where RESET's answer stands cannot be told in a stream that is not counted. But nothing
+    /// follows the two, since the server closes behind them, so the stream ends with them.
+    private func holdBack(
         _ upstream: UpstreamRef,
         _ owner: SessionRef,
         _ base: UnsafeRawPointer,
         _ count: Int
     ) {
-        // "+RESET\r\n" as the shift register below holds it.
-        let answer: UInt64 = 0x2b52_4553_4554_0d0a
-        var offset = 0
-        while offset < count {
-            let start = offset
-            let scan = upstream.pointee.framer.next(base, from: offset, to: count)
-            var isFrameEnd = true
-            switch scan {
-            case .reply(let after), .push(let after): offset = after
-            case .incomplete:
-                offset = count
-                isFrameEnd = false
-            case .violation: return
-            }
-            for index in start..<offset {
-                let byte = base.load(fromByteOffset: index, as: UInt8.self)
-                upstream.pointee.lastBytes = upstream.pointee.lastBytes &<< 8 | UInt64(byte)
-            }
-            upstream.pointee.frameLength += offset - start
-            guard isFrameEnd else { return }
-            if upstream.pointee.frameLength == 8 && upstream.pointee.lastBytes == answer {
-                giveUpOwn(owner)
-                unblock(owner, .reset)
-                return
-            }
-            upstream.pointee.frameLength = 0
-        }
+        upstream.pointee.heldBack.append(base, count)
+        let total = upstream.pointee.heldBack.count
+        let end = upstream.pointee.heldBack.bytes + total
+        var kept = min(total, Self.lastReplies.utf8CodeUnitCount)
+        while kept > 0 && memcmp(end - kept, Self.lastReplies.utf8Start, kept) != 0 { kept -= 1 }
+        guard total > kept else { return }
+        answer(owner, upstream.pointee.heldBack.bytes, total - kept)
+        upstream.pointee.heldBack.consume(total - kept)
+    }
+
+    /// Whether a connection that ended did so because of RESET and our QUIT. If so its session
+    /// gets RESET's answer and goes on without it.
+    func endRelay(_ upstream: UpstreamRef) -> Bool {
+        guard upstream.pointee.awaitsReset, let owner = upstream.pointee.owner,
+            upstream.pointee.heldBack.count == Self.lastReplies.utf8CodeUnitCount
+        else { return false }
+        answer(owner, "+RESET\r\n")
+        giveUpOwn(owner)
+        unblock(owner, .reset)
+        return true
     }
 
     /// Hands `count` bytes, which contain the ends of `replies` replies, to a session.
@@ -411,7 +413,9 @@ extension Router {
     private func didSendSome(_ session: SessionRef, progress: Bool) {
         let unread = session.pointee.output.count
         let upstream = session.pointee.upstream
-        if progress { session.pointee.waitingSince = now }
+        if progress, let upstream, upstream.pointee.pausedFor == session {
+            session.pointee.waitingSince = now
+        }
         if unread > limits.replyBuffer {
             session.pointee.blocks.insert(.output)
             updateReading(session)

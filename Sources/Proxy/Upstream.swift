@@ -80,11 +80,10 @@ package struct Upstream: ~Copyable {
     /// Replies are matched by counting. Off for good once the session subscribes, monitors,
     /// replicates, or turns replies off: from then on its bytes are relayed.
     var isCounted = true
-    /// Of a relayed connection: RESET went out, its answer ends the relay.
+    /// Of a relayed connection: RESET and a QUIT of ours went out, the end of both ends the relay.
     var awaitsReset = false
-    /// The last eight bytes relayed and the length of the frame in progress, to see RESET's answer.
-    var lastBytes: UInt64 = 0
-    var frameLength = 0
+    /// The last bytes that came since, if they may be the answers to both.
+    var heldBack = Buffer()
 
     /// The performer was last told to read replies.
     var isRead = true

@@ -197,8 +197,13 @@ final class Bench {
         }
     }
 
-    func lose(_ upstream: UpstreamRef) {
+    /// The connection is no longer there.
+    func forget(_ upstream: UpstreamRef) {
         connections.removeAll { $0 == upstream }
+    }
+
+    func lose(_ upstream: UpstreamRef) {
+        forget(upstream)
         router.didLose(upstream, reason: "reset by the test")
         act()
     }

@@ -1,0 +1,216 @@
+// Which commands get a connection of their own, and what such a connection is like.
+
+import Testing
+
+@testable import Proxy
+
+@Suite("Own connections")
+struct LaneTests {
+    @Test(
+        "A command that ties itself to its connection gets its own",
+        arguments: [
+            "MULTI", "EXEC", "DISCARD", "WATCH k", "UNWATCH", "SELECT 1", "BLPOP k 0",
+            "BZMPOP 0 1 k MIN", "XREAD BLOCK 0 STREAMS k $",
+            "XREADGROUP GROUP g c BLOCK 5 STREAMS k >",
+            "WAIT 1 0", "SUBSCRIBE c", "UNSUBSCRIBE", "PSUBSCRIBE c", "MONITOR", "CLIENT ID",
+            "CLIENT REPLY OFF", "READONLY", "ASKING", "SCRIPT KILL", "FUNCTION KILL",
+            "SCRIPT DEBUG YES", "SHUTDOWN", "FAILOVER", "PSYNC ? -1", "HELLO 3 SETNAME n",
+        ]
+    )
+    func tied(line: String) throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(line + "\r\n", from: client)
+        let own = try #require(bench.connections.last)
+        #expect(own != bench.shared)
+        #expect(bench.router.pinnedCount == 1)
+        #expect(bench.handedOver(own).hasPrefix("*"))
+    }
+
+    @Test(
+        "A plain command shares a connection",
+        arguments: [
+            "GET a", "NOSUCHCOMMAND", "XREAD STREAMS BLOCK 0", "XREAD COUNT 2 STREAMS k 0",
+            "SCRIPT LOAD x", "FUNCTION LIST", "SCRIPT", "PUBLISH a b", "EVAL x 0", "PING",
+        ]
+    )
+    func plain(line: String) {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(line + "\r\n", from: client)
+        #expect(bench.connections == [bench.shared])
+        #expect(bench.router.pinnedCount == 0)
+    }
+
+    @Test("A move to an own connection waits for the replies that are owed")
+    func moveWaits() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SET", "a", "1") + request("WAIT", "1", "0"), from: client)
+        #expect(bench.connections == [bench.shared])
+        #expect(bench.handedOver(bench.shared) == request("SET", "a", "1"))
+        bench.reply("+OK\r\n", on: bench.shared)
+        let own = try #require(bench.connections.last)
+        #expect(own != bench.shared)
+        #expect(bench.handedOver(own) == request("WAIT", "1", "0"))
+    }
+
+    @Test("In dedicated mode every client has its own connection from its first command on")
+    func dedicated() throws {
+        let bench = Bench(isDedicated: true)
+        let (first, second) = (bench.client(), bench.client())
+        #expect(bench.connections.isEmpty)
+        bench.send(request("GET", "a"), from: first)
+        bench.send(request("GET", "b"), from: second)
+        #expect(bench.connections.count == 2)
+        #expect(bench.handedOver(bench.connections[0]) == request("GET", "a"))
+        #expect(bench.handedOver(bench.connections[1]) == request("GET", "b"))
+    }
+
+    @Test("Beyond the most own connections a command waits for one, and then takes it")
+    func mostPinned() throws {
+        var limits = Limits()
+        limits.maximumPinned = 1
+        let bench = Bench(limits: limits)
+        let (first, second) = (bench.client(), bench.client())
+        bench.send(request("SELECT", "1"), from: first)
+        bench.send(request("SELECT", "2"), from: second)
+        #expect(bench.connections.count == 1)
+        bench.router.didLose(first)
+        bench.act()
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("SELECT", "2"))
+    }
+
+    @Test("A command that waits too long for an own connection gets an error and the end")
+    func pinWaitEnds() {
+        var limits = Limits()
+        limits.maximumPinned = 1
+        let bench = Bench(limits: limits)
+        let (first, second) = (bench.client(), bench.client())
+        bench.send(request("SELECT", "1"), from: first)
+        bench.send(request("SELECT", "2") + request("SET", "a", "b"), from: second)
+        bench.advance(4.9)
+        #expect(!bench.isClosed(second))
+        bench.advance(0.2)
+        #expect(
+            bench.received(by: second)
+                == "-ERR redis-auth-proxy: this command needs a connection of its own and none is "
+                + "free, it was not run\r\n"
+        )
+        #expect(bench.reason(second) == .errorInPlaceOfState)
+    }
+
+    @Test("A relay passes on everything as it comes, however many frames a command brings")
+    func relay() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SUBSCRIBE", "a", "b"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        for part in ["*3\r\n$9\r\nsub", "scribe\r\n$1\r\na\r\n:1\r\n*3", "\r\n", "…"] {
+            bench.reply(part, on: own)
+            #expect(bench.received(by: client) == part)
+        }
+    }
+
+    @Test("RESET ends a relay where the server's stream ends, wherever its bytes are cut")
+    func resetEndsRelay() throws {
+        let stream = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n$8\r\n+RESET\r\n\r\n+OK\r\n"
+        let end = "+RESET\r\n+OK\r\n"
+        for cut in 0...stream.utf8.count + end.utf8.count {
+            let bench = Bench()
+            let client = bench.client()
+            bench.send(
+                request("SUBSCRIBE", "a") + request("RESET") + request("GET", "k"),
+                from: client
+            )
+            let own = try #require(bench.connections.last)
+            #expect(
+                bench.handedOver(own) == request("SUBSCRIBE", "a") + request("RESET")
+                    + request("QUIT")
+            )
+            let bytes = Array((stream + end).utf8)
+            bench.reply(Array(bytes[..<cut]), on: own)
+            bench.reply(Array(bytes[cut...]), on: own)
+            #expect(bench.received(by: client) == stream)
+            #expect(bench.handedOver(bench.shared) == "")
+            bench.lose(own)
+            #expect(bench.received(by: client) == "+RESET\r\n")
+            #expect(bench.router.pinnedCount == 0)
+            #expect(bench.handedOver(bench.shared) == request("GET", "k"))
+            #expect(!bench.isClosed(client))
+        }
+    }
+
+    @Test("A connection lost before RESET was answered ends the session")
+    func lostInReset() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SUBSCRIBE", "a") + request("RESET"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+RESET\r\n+OK", on: own)
+        bench.lose(own)
+        #expect(bench.reason(client) == .upstreamLost)
+    }
+
+    @Test("Among bytes that nobody counts there is no place for an error of our own")
+    func violationInRelay() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SUBSCRIBE", "a"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("*3\r\n$9\r\nsubsc", on: own)
+        bench.send("*1\r\n!3\r\n", from: client)
+        #expect(bench.received(by: client) == "*3\r\n$9\r\nsubsc")
+        #expect(bench.reason(client) == .violation)
+    }
+
+    @Test("QUIT in a relay is the server's to answer")
+    func quitInRelay() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SUBSCRIBE", "a") + request("QUIT") + request("GET", "k"), from: client)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("SUBSCRIBE", "a") + request("QUIT"))
+        bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+OK\r\n", on: own)
+        #expect(bench.received(by: client).hasSuffix("+OK\r\n"))
+        bench.lose(own)
+        #expect(bench.reason(client) == .quit)
+    }
+
+    @Test("A push on a shared connection is dropped, wherever it stands and is cut")
+    func pushOnShared() throws {
+        let push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+        let stream = push + bulk("a") + push + bulk("b") + push
+        for cut in 0..<stream.utf8.count {
+            let bench = Bench(comesUp: false)
+            let client = bench.client()
+            bench.send(request("HELLO", "3"), from: client)
+            let upstream = try #require(bench.connections.last)
+            bench.bringUp(upstream, version: 3)
+            _ = bench.received(by: client)
+            bench.send(request("GET", "a") + request("GET", "b"), from: client)
+            _ = bench.handedOver(upstream)
+            let bytes = Array(stream.utf8)
+            bench.reply(Array(bytes[..<cut]), on: upstream)
+            bench.reply(Array(bytes[cut...]), on: upstream)
+            #expect(bench.received(by: client) == bulk("a") + bulk("b"))
+            #expect(bench.connections == [upstream])
+        }
+    }
+
+    @Test("A push on an own connection is its client's, even when nothing is owed")
+    func pushOnOwn() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("READONLY"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n>1\r\n+x\r\n", on: own)
+        bench.reply(">1\r\n+y\r\n", on: own)
+        #expect(bench.received(by: client) == "+OK\r\n>1\r\n+x\r\n>1\r\n+y\r\n")
+    }
+}
