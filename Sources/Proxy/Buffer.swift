@@ -10,7 +10,7 @@
 import Glibc
 
 /// A growable queue of bytes, owned by one session or connection and used on one thread.
-struct Buffer: ~Copyable {
+package struct Buffer: ~Copyable {
     private var base: UnsafeMutableRawPointer?
     private var capacity = 0
     private var head = 0
@@ -18,7 +18,7 @@ struct Buffer: ~Copyable {
     private let sensitive: Bool
 
     /// A buffer without memory. `sensitive`: zero what is left behind.
-    init(sensitive: Bool = false) {
+    package init(sensitive: Bool = false) {
         self.sensitive = sensitive
     }
 
@@ -30,40 +30,40 @@ struct Buffer: ~Copyable {
     }
 
     /// Bytes that can be read.
-    var count: Int { tail &- head }
-    var isEmpty: Bool { tail == head }
+    package var count: Int { tail &- head }
+    package var isEmpty: Bool { tail == head }
     /// Bytes of memory held.
-    var reserved: Int { capacity }
+    package var reserved: Int { capacity }
 
     /// The readable bytes; valid until the next mutation. Must not be asked of an empty buffer.
-    var bytes: UnsafeMutableRawPointer {
+    package var bytes: UnsafeMutableRawPointer {
         // swift-format-ignore: NeverForceUnwrap
         base! + head
     }
 
     /// At least `minimum` bytes of spare memory behind the tail, to be filled and then announced
     /// with `didAppend`.
-    mutating func spare(_ minimum: Int) -> UnsafeMutableRawBufferPointer {
+    package mutating func spare(_ minimum: Int) -> UnsafeMutableRawBufferPointer {
         reserve(minimum)
         // swift-format-ignore: NeverForceUnwrap
         return UnsafeMutableRawBufferPointer(start: base! + tail, count: capacity - tail)
     }
 
     /// `count` bytes were written into the spare memory.
-    mutating func didAppend(_ count: Int) {
+    package mutating func didAppend(_ count: Int) {
         precondition(count >= 0 && count <= capacity - tail)
         tail &+= count
     }
 
     @inline(__always)
-    mutating func append(_ source: UnsafeRawPointer, _ count: Int) {
+    package mutating func append(_ source: UnsafeRawPointer, _ count: Int) {
         if capacity &- tail < count { reserve(count) }
         // swift-format-ignore: NeverForceUnwrap
         memcpy(base! + tail, source, count)
         tail &+= count
     }
 
-    mutating func append(_ source: some Collection<UInt8>) {
+    package mutating func append(_ source: some Collection<UInt8>) {
         let count = source.count
         guard count > 0 else { return }
         UnsafeMutableRawBufferPointer(rebasing: spare(count)[..<count]).copyBytes(from: source)
@@ -72,7 +72,7 @@ struct Buffer: ~Copyable {
 
     /// The first `count` bytes have been dealt with.
     @inline(__always)
-    mutating func consume(_ count: Int) {
+    package mutating func consume(_ count: Int) {
         precondition(count >= 0 && count <= tail &- head)
         head &+= count
         if head == tail {
@@ -82,7 +82,7 @@ struct Buffer: ~Copyable {
     }
 
     /// Takes away `length` bytes that begin `offset` bytes behind the head.
-    mutating func remove(at offset: Int, _ length: Int) {
+    package mutating func remove(at offset: Int, _ length: Int) {
         precondition(offset >= 0 && length >= 0 && offset + length <= count)
         guard length > 0 else { return }
         memmove(bytes + offset, bytes + offset + length, count - offset - length)
@@ -95,13 +95,13 @@ struct Buffer: ~Copyable {
     }
 
     /// Overwrites the first `count` readable bytes with zeros; they stay to be consumed.
-    mutating func wipe(_ count: Int) {
+    package mutating func wipe(_ count: Int) {
         precondition(count <= self.count)
         if count > 0 { explicit_bzero(bytes, count) }
     }
 
     /// Gives the memory back if nothing is in it and more than `limit` bytes are held.
-    mutating func release(above limit: Int = 0) {
+    package mutating func release(above limit: Int = 0) {
         guard isEmpty, capacity > limit, let memory = base else { return }
         if sensitive { explicit_bzero(memory, capacity) }
         free(memory)
@@ -109,7 +109,7 @@ struct Buffer: ~Copyable {
         capacity = 0
     }
 
-    mutating func removeAll() {
+    package mutating func removeAll() {
         if sensitive, let base { explicit_bzero(base, capacity) }
         head = 0
         tail = 0

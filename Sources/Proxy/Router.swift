@@ -84,14 +84,14 @@ package final class Router {
     var credentials: [CredentialSnapshot?]
 
     /// The shared places: for each route RESP2 then RESP3, `connectionsPerPool` of each.
-    var shared: [UpstreamRef] = []
+    package internal(set) var shared: [UpstreamRef] = []
     /// By route and protocol: connections that are logged in, in the state that the login left
     /// them in, and nobody's.
-    var spare: [[UpstreamRef]] = []
+    package internal(set) var spare: [[UpstreamRef]] = []
     /// By pool: how many spare ones nobody needed since the last `trim`.
     var unneeded: [Int] = []
     /// Connections that lost their place and still owe replies.
-    var retired: [UpstreamRef] = []
+    package internal(set) var retired: [UpstreamRef] = []
     var firstSession: SessionRef?
     /// Sessions whose socket is open.
     package internal(set) var sessionCount = 0
@@ -106,7 +106,7 @@ package final class Router {
     package internal(set) var isDraining = false
 
     /// Where a client's bytes arrive when none of them are waiting already.
-    let requestBuffer: UnsafeMutableRawBufferPointer
+    package let requestBuffer: UnsafeMutableRawBufferPointer
     /// Where the performer puts decrypted bytes before `didReceive(_:from:)`. What was delivered
     /// from it must be sent, or given up with `didSend`, before it is filled again.
     package let replyBuffer: UnsafeMutableRawBufferPointer

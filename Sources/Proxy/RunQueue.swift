@@ -11,7 +11,7 @@
 // sent (the outcome is unknown) or unsent (nothing happened yet).
 
 /// What the answer to a request tells about the connection that gave it.
-enum RunKind: UInt8, BitwiseCopyable {
+package enum RunKind: UInt8, BitwiseCopyable {
     /// Nothing.
     case plain
     /// Success opens a transaction.
@@ -27,54 +27,72 @@ enum RunKind: UInt8, BitwiseCopyable {
 }
 
 /// Consecutive requests of one session on one upstream connection.
-struct Run: BitwiseCopyable {
-    var session: SessionRef
+package struct Run: BitwiseCopyable {
+    package var session: SessionRef
     /// Replies still to come. At least 1 while the run is in the queue.
-    var replies: UInt32
+    package var replies: UInt32
     /// Bytes that the requests take in the outgoing buffer; of no meaning once handed over.
-    var bytes: UInt32
+    package var bytes: UInt32
     /// Of one request alone, unless it is plain.
-    var kind = RunKind.plain
+    package var kind = RunKind.plain
     /// When the first of them began to wait for the connection; only looked at while unsent.
-    var since: Instant
+    package var since: Instant
+
+    /// A run that is complete: all four facts about the requests, and what their answer tells.
+    package init(
+        session: SessionRef,
+        replies: UInt32,
+        bytes: UInt32,
+        kind: RunKind = .plain,
+        since: Instant
+    ) {
+        self.session = session
+        self.replies = replies
+        self.bytes = bytes
+        self.kind = kind
+        self.since = since
+    }
 }
 
 /// A ring of runs that grows and never shrinks.
-struct RunQueue: ~Copyable {
+package struct RunQueue: ~Copyable {
     private var storage: UnsafeMutablePointer<Run>?
     private var capacity = 0
     private var first = 0
-    private(set) var count = 0
+    package private(set) var count = 0
+
+    /// An empty queue, without memory.
+    package init() {}
 
     deinit {
         storage?.deallocate()
     }
 
-    var isEmpty: Bool { count == 0 }
+    package var isEmpty: Bool { count == 0 }
 
     /// The oldest run; there must be one.
     @inline(__always)
-    var head: UnsafeMutablePointer<Run> {
+    package var head: UnsafeMutablePointer<Run> {
         precondition(count > 0)
         return self[0]
     }
 
     /// The newest run; there must be one.
     @inline(__always)
-    var last: UnsafeMutablePointer<Run> {
+    package var last: UnsafeMutablePointer<Run> {
         precondition(count > 0)
         return self[count &- 1]
     }
 
     /// The run at `index`, counted from the oldest.
     @inline(__always)
-    subscript(index: Int) -> UnsafeMutablePointer<Run> {
+    package subscript(index: Int) -> UnsafeMutablePointer<Run> {
         // swift-format-ignore: NeverForceUnwrap
         storage! + ((first &+ index) & (capacity &- 1))
     }
 
     @inline(__always)
-    mutating func append(_ run: Run) {
+    package mutating func append(_ run: Run) {
         if count == capacity { grow() }
         // swift-format-ignore: NeverForceUnwrap
         storage![(first &+ count) & (capacity &- 1)] = run
@@ -82,18 +100,18 @@ struct RunQueue: ~Copyable {
     }
 
     @inline(__always)
-    mutating func removeFirst() {
+    package mutating func removeFirst() {
         precondition(count > 0)
         first = (first &+ 1) & (capacity &- 1)
         count &-= 1
     }
 
-    mutating func removeLast(_ amount: Int) {
+    package mutating func removeLast(_ amount: Int) {
         precondition(amount <= count)
         count &-= amount
     }
 
-    mutating func removeAll() {
+    package mutating func removeAll() {
         count = 0
     }
 

@@ -111,7 +111,7 @@ package struct Session: ~Copyable {
     var directCount = 0
 
     /// The connection that owes replies to this session, or serves it alone.
-    var upstream: UpstreamRef?
+    package internal(set) var upstream: UpstreamRef?
     /// When the present wait (blocks.facts, blocks.pin, an unread big reply) began.
     var waitingSince = Instant(nanoseconds: 0)
 

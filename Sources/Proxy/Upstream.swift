@@ -26,7 +26,7 @@ package typealias UpstreamRef = UnsafeMutablePointer<Upstream>
 
 /// See the head of this file.
 package struct Upstream: ~Copyable {
-    enum State: UInt8 {
+    package enum State: UInt8 {
         case idle
         case connecting
         case loggingIn
@@ -56,9 +56,9 @@ package struct Upstream: ~Copyable {
     /// Owned by whoever performs the router's actions; the router never looks at it.
     package var performer: UnsafeMutableRawPointer?
 
-    var state = State.idle
+    package internal(set) var state = State.idle
     /// The one session of an own connection; nil for a shared one, and for a spare one.
-    var owner: SessionRef?
+    package internal(set) var owner: SessionRef?
     /// What keeps an own connection with its session when nothing is owed.
     var ties = Ties()
     package let isShared: Bool
@@ -107,7 +107,7 @@ package struct Upstream: ~Copyable {
     /// What the last login was tried with.
     var usedCredential: Credential?
     /// Requests were handed over since the connection is ready, or is its session's.
-    var hasHandedOver = false
+    package internal(set) var hasHandedOver = false
     /// What HELLO answers on this connection, before and after the connection's id.
     var helloHead: [UInt8] = []
     var helloTail: [UInt8] = []

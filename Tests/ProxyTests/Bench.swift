@@ -7,9 +7,8 @@
 // happens that the test did not ask for. Invariants are checked after every call.
 
 import Identity
+import Proxy
 import Testing
-
-@testable import Proxy
 
 final class Bench {
     let router: Router

@@ -1,8 +1,7 @@
 // Windows, slow readers, half-closed clients, and the drain.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Flow control and ends")
 struct FlowTests {

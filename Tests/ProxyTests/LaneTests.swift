@@ -1,8 +1,7 @@
 // Which commands get a connection of their own, and what such a connection is like.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Own connections")
 struct LaneTests {

@@ -1,9 +1,8 @@
 // Commands that the proxy answers because it stands in the server's place.
 
 import Glibc
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Answers of the proxy's own")
 struct LocalAnswerTests {

@@ -1,8 +1,7 @@
 // Connections that are lost, and what becomes of the sessions that they served.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Lost connections")
 struct LossTests {

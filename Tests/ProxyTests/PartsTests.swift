@@ -1,8 +1,7 @@
 // The small parts: buffer, queue of runs, time, jitter.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Buffer")
 struct BufferTests {

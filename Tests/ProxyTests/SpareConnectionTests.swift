@@ -1,8 +1,7 @@
 // Own connections that are given back when nothing ties them to their session any more.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("A connection of a session's own")
 struct SpareConnectionTests {

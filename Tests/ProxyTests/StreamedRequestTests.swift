@@ -1,8 +1,7 @@
 // Requests that are too long to share a connection.
 
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Requests that stream through a connection of their own")
 struct StreamedRequestTests {

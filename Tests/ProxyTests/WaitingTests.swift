@@ -1,9 +1,8 @@
 // Connections that do not come up, logins that are refused, and the commands that wait meanwhile.
 
 import Identity
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("Waiting for a connection")
 struct WaitingTests {
