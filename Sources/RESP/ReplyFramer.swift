@@ -183,13 +183,11 @@ package struct ReplyFramer {
                 }
 
             case .textEnd:
-                switch bytes.load(fromByteOffset: position, as: UInt8.self) {
-                case 0x0A:
+                if bytes.load(fromByteOffset: position, as: UInt8.self) == 0x0A {
                     position += 1
                     if let scan = finishElement(at: position) { return scan }
-                case 0x0D:
-                    position += 1
-                default:
+                } else {
+                    // Looked at again there: it may be the CR that counts.
                     phase = .text
                 }
 

@@ -208,6 +208,32 @@ private func events(_ stream: [UInt8], cuts: [Int]) -> [ReplyEvent] {
     }
 }
 
+@Suite struct ReplyFramerExhaustion {
+    @Test func `With any byte replaced by any other a stream is what the reference says`() {
+        let memory = FencedMemory(capacity: 4096)
+        for frames in wellFormed {
+            let text = frames.map(\.text).joined()
+            // Behind it, what a wrong number could swallow.
+            let stream = Array(text.utf8) + Array("+OK\r\n:1\r\n$1\r\na\r\n".utf8)
+            for index in 0..<min(text.utf8.count, 60) {
+                for byte in UInt8.min...UInt8.max {
+                    var changed = stream
+                    changed[index] = byte
+                    let expected = ReplyReference.events(in: changed)
+                    var whole = ReplyFeeder(memory: memory)
+                    whole.feed(changed[...], atFront: false)
+                    var pieces = ReplyFeeder(memory: memory)
+                    pieces.feed(changed[..<index], atFront: false)
+                    pieces.feed(changed[index...], atFront: false)
+                    if whole.finish() != expected || pieces.finish() != expected {
+                        Issue.record("byte \(index) of \(text.debugDescription) made \(byte)")
+                    }
+                }
+            }
+        }
+    }
+}
+
 @Suite struct ReplyFramerProperties {
     private let rounds = 2500
 

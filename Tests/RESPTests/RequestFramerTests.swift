@@ -79,6 +79,9 @@ private let violations: [Vector<ProtocolViolation>] = [
     Vector("*9223372036854775808\r\n", .invalidMultibulkLength),
     Vector("*-9223372036854775809\r\n", .invalidMultibulkLength),
     Vector("*18446744073709551617\r\n", .invalidMultibulkLength),
+    // 4, if multiplying by ten may lose what passes 64 bits.
+    Vector("*18446744073709551620\r\n", .invalidMultibulkLength),
+    Vector("*1\r\n$18446744073709551620\r\nPING\r\n", .invalidBulkLength),
     Vector("*2147483648\rx", .invalidMultibulkLength),
     Vector("*1\r\n$\r\n", .invalidBulkLength),
     Vector("*1\r\n$-1\r\n", .invalidBulkLength),
@@ -288,6 +291,36 @@ private func feed(_ stream: [UInt8], cuts: [Int], atFront: Bool) -> [RequestEven
             #expect(framer.next(raw.baseAddress!, count: 0) == .incomplete)
         }
         #expect(framer.isAtFrameStart)
+    }
+}
+
+@Suite struct RequestFramerExhaustion {
+    @Test func `With any byte replaced by any other a stream is what the reference says`() {
+        let memory = FencedMemory(capacity: 4096)
+        for text in [
+            "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "*1\r\n$4\r\nPOST\r\n",
+            "*1\r\n$12\r\nPUNSUBSCRIBE\r\n",
+            "*3\r\n$3\r\nSET\r\n$10\r\n0123456789\r\n$2\r\n\r\n\r\n",
+            "*2\r\n$3\r\nGET\r\n$101\r\n\(String(repeating: "x", count: 101))\r\n",
+            "*10\r\n\(String(repeating: "$1\r\nx\r\n", count: 10))",
+            "*-1\r\n", "ECHO x\r\n",
+        ] {
+            var stream = Array(text.utf8)
+            // Behind it, what a wrong number could swallow.
+            stream += Array("*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n".utf8)
+            for index in 0..<text.utf8.count {
+                for byte in UInt8.min...UInt8.max {
+                    var changed = stream
+                    changed[index] = byte
+                    let expected = RequestReference.events(in: changed)
+                    var whole = RequestFeeder(memory: memory)
+                    whole.feed(changed[...], atFront: false)
+                    if whole.finish() != expected {
+                        Issue.record("byte \(index) of \(text.debugDescription) made \(byte)")
+                    }
+                }
+            }
+        }
     }
 }
 
