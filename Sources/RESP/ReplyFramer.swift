@@ -110,9 +110,16 @@ package struct ReplyFramer {
             switch first {
             case 0x24:
                 let close = Header.wholeBulk(bytes, from: offset, to: end)
-                guard close >= 0 else { break }
+                if close >= 0 {
+                    frameType = first
+                    return .reply(end: close)
+                }
+                // "$-1\r" and the LF behind it.
+                guard UInt32(littleEndian: here.loadUnaligned(as: UInt32.self)) == 0x0D31_2D24,
+                    here.load(fromByteOffset: 4, as: UInt8.self) == 0x0A
+                else { break }
                 frameType = first
-                return .reply(end: close)
+                return .reply(end: offset &+ 5)
             case 0x2B:
                 // "+OK\r" and the LF behind it.
                 guard UInt32(littleEndian: here.loadUnaligned(as: UInt32.self)) == 0x0D4B_4F2B,
