@@ -33,6 +33,8 @@ extension Router {
             if session.pointee.lane == .shared && isPlain(command, request) { return .passOn }
         case .auth: return answerAuth(request, of: session)
         case .hello: return answerHello(request, of: session)
+        // With an argument it is refused for its arity, and does nothing.
+        case .reset where subcommand(of: request) != nil: return .passOn
         case .reset: return answerReset(session)
         case .quit: return answerQuit(session)
         default: break
@@ -317,6 +319,9 @@ extension Router {
             passOn(session, UnsafeRawPointer(quit.utf8Start), quit.utf8CodeUnitCount, 1)
             session.pointee.phase = .finished
             session.pointee.closeReason = .quit
+            // With replies turned off the server has nothing to say to QUIT, and closes only when
+            // its client does.
+            upstream.pointee.endsAfterOutgoing = true
             updateReading(session)
             return .stop
         }

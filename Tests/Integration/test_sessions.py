@@ -427,3 +427,30 @@ def test_client_pause_and_unpause_work_from_another_client(gateway):
             assert other.read().raw == b"+OK\r\n"
         finally:
             gateway.server.ask("CLIENT", "UNPAUSE")
+
+
+def test_quit_with_replies_turned_off_leaves_nothing_behind(server, start_proxy):
+    proxy = start_proxy(
+        {"cache": Upstream.verified(server)},
+        {"app": server.passwords["app"]},
+        [Listener("app")],
+    )
+    before = len(server.connections("app"))
+    for _ in range(3):
+        with proxy.connect() as client:
+            client.send("CLIENT", "REPLY", "OFF")
+            client.send("PSUBSCRIBE", "*")
+            client.send("QUIT")
+            client.read_to_end()
+    eventually(lambda: len(server.connections("app")) <= before, what="all connections are gone")
+
+
+def test_reset_with_an_argument_is_refused_and_resets_nothing(gateway):
+    with gateway.connect() as client:
+        refusal = b"-ERR wrong number of arguments for 'reset' command\r\n"
+        assert client.raw("RESET", "x") == refusal
+        assert client.raw("SELECT", 1) == b"+OK\r\n"
+        assert client.raw("RESET", "x") == refusal
+        assert client.raw("SET", "one", 1) == b"+OK\r\n"
+        assert client.raw("SELECT", 0) == b"+OK\r\n"
+        assert client.raw("EXISTS", "one") == b":0\r\n"
