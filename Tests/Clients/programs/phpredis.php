@@ -3,7 +3,7 @@
  *
  * usage: php phpredis.php HOST PORT PREFIX
  *
- * PHP has no threads: where another client must act while this one waits, a forked child does it. */
+ * PHP has no threads: where another client must act while this one waits, a child does it. */
 
 declare(strict_types=1);
 
@@ -333,7 +333,13 @@ step('stream group', $client->xReadGroup('group', 'one', [key_of('s') => '>'], 5
 step('stream group', $client->xPending(key_of('s'), 'group'));
 
 step('reconnect', $client->set(key_of('r'), 'kept'), $client->rawCommand('QUIT'));
-step('reconnect', $client->get(key_of('r')));
+/* The end may arrive just after the answer, from a server too; then the first attempt meets it. */
+try {
+    $kept = $client->get(key_of('r'));
+} catch (RedisException) {
+    $kept = $client->get(key_of('r'));
+}
+step('reconnect', $kept);
 step('reconnect', $client->close(), $client->connect($host, (int) $port, 20));
 step('reconnect', $client->get(key_of('r')));
 

@@ -95,7 +95,8 @@ step("set", client.sadd(key("set2"), "b", "x"), set(client.sinter(key("set"), ke
 step("sorted set", client.zadd(key("zset"), {"one": 1, "two": 2, "half": 2.5, "inf": "inf"}))
 step("sorted set", client.zrange(key("zset"), 0, -1, withscores=True))
 step("sorted set", client.zscore(key("zset"), "half"), client.zscore(key("zset"), "missing"))
-step("sorted set", client.zrangebyscore(key("zset"), "(1", "+inf"), client.zrank(key("zset"), "two"))
+step("sorted set", client.zrangebyscore(key("zset"), "(1", "+inf"))
+step("sorted set", client.zrank(key("zset"), "two"))
 
 with client.pipeline(transaction=False) as pipeline:
     for index in range(500):
@@ -260,7 +261,9 @@ step("stream group", other.xadd(key("s"), {"f": "v4"}, id="4-1"))
 thread.join()
 step("stream group", results)
 
-step("reconnect", single.set(key("r"), "kept"), single.quit(), single.get(key("r")))
+# A new connection is in database 0 again, so that is where it can find the key.
+step("reconnect", single.select(0), single.set(key("r"), "kept"), single.quit())
+step("reconnect", single.get(key("r")))
 step("reconnect", single.set(key("r"), "again"), single.connection_pool.disconnect())
 step("reconnect", single.get(key("r")), single.set(key("r"), "third"))
 number = single.client_id()
