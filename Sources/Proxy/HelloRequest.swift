@@ -19,7 +19,7 @@ struct HelloRequest {
         var arguments = RequestArguments(request)
         _ = arguments.next()
         guard let versionText = arguments.next() else { return }
-        guard let number = Int(String(decoding: versionText, as: UTF8.self)) else {
+        guard let number = Self.integer(versionText) else {
             error = ClientError.protocolVersionNotInteger.reply
             return
         }
@@ -54,6 +54,15 @@ struct HelloRequest {
                 return
             }
         }
+    }
+
+    /// An integer as the server reads one: no plus sign, no leading zero.
+    private static func integer(_ text: UnsafeRawBufferPointer) -> Int? {
+        let digits = text.first == UInt8(ascii: "-") ? text.dropFirst() : text[...]
+        guard digits.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
+            digits.count == 1 || digits.first != UInt8(ascii: "0")
+        else { return nil }
+        return Int(String(decoding: text, as: UTF8.self))
     }
 
     /// The same request as it may go to the server: without the login.

@@ -132,9 +132,9 @@ extension Router {
                 && !subcommand.equalsIgnoringCase("STATS")
                 && !subcommand.equalsIgnoringCase("DEBUG")
         default:
+            // Anywhere: what stands where is the server's to know, and a group may be named STREAMS.
             while let argument = arguments.next() {
                 if argument.equalsIgnoringCase("BLOCK") { return false }
-                if argument.equalsIgnoringCase("STREAMS") { return true }
             }
             return true
         }

@@ -161,3 +161,13 @@ def test_a_work_queue_loses_and_doubles_nothing(gateway):
             thread.join(30)
     assert not failures
     assert sorted(done) == list(range(items))
+
+
+def test_a_blocking_read_of_a_group_named_like_a_keyword_holds_up_nobody(gateway):
+    with gateway.connect() as waiting, gateway.connect() as other:
+        assert other.raw("XGROUP", "CREATE", "s", "STREAMS", "$", "MKSTREAM") == b"+OK\r\n"
+        waiting.send("XREADGROUP", "GROUP", "STREAMS", "c", "BLOCK", 0, "STREAMS", "s", ">")
+        for _ in range(3):
+            assert other.raw("PING") == b"+PONG\r\n"
+        other.raw("XADD", "s", "*", "f", "v")
+        assert waiting.read_raw().startswith(b"*1\r\n")

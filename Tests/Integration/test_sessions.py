@@ -454,3 +454,9 @@ def test_reset_with_an_argument_is_refused_and_resets_nothing(gateway):
         assert client.raw("SET", "one", 1) == b"+OK\r\n"
         assert client.raw("SELECT", 0) == b"+OK\r\n"
         assert client.raw("EXISTS", "one") == b":0\r\n"
+
+
+@pytest.mark.parametrize("version", ["+3", "03", "3 ", "-3", "", "9223372036854775808"])
+def test_hello_reads_its_version_as_the_server_does(proxied, direct, version):
+    with direct.connect() as there, proxied.connect() as here:
+        assert here.raw("HELLO", version) == there.raw("HELLO", version)
