@@ -263,7 +263,10 @@ extension Router {
             reconnect(upstream)
             return
         }
-        let isExpected = owner.pointee.phase == .finished
+        // The server was told that the client is finished, or was sent its QUIT.
+        let isExpected =
+            upstream.pointee.hasEnded
+            || (owner.pointee.phase == .finished && owner.pointee.closeReason == .quit)
         if !isExpected {
             report(.lost(upstream.pointee.facts, reason: reason, closed: 1, kept: 0))
         }

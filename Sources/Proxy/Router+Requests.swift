@@ -339,10 +339,14 @@ extension Router {
                     answer(session, reply)
                 }
                 endWhenSent(session, .violation)
-            } else if !isCounted || session.pointee.mayBlock {
+            } else if !isCounted
+                || (session.pointee.mayBlock && session.pointee.closeReason == .clientClosed)
+            {
                 // The server is told that the client is finished, and decides what that means
                 // for a command that waits or a subscription, as on a direct connection.
-                guard let upstream, session.pointee.closeReason == .clientClosed else { return }
+                guard let upstream, session.pointee.closeReason != .quit,
+                    !upstream.pointee.hasEnded
+                else { return }
                 upstream.pointee.endsAfterOutgoing = true
                 markDirty(upstream)
             } else if session.pointee.owed == 0
@@ -418,12 +422,7 @@ extension Router {
             session.pointee.phase = .finished
             session.pointee.closeReason = .drained
             updateReading(session)
-            let upstream = session.pointee.lane == .own ? session.pointee.upstream : nil
-            if upstream?.pointee.isCounted == false {
-                endWhenSent(session, .drained)
-            } else {
-                endIfDone(session)
-            }
+            endIfDone(session)
         }
         settle()
     }

@@ -48,6 +48,8 @@ final class Bench {
             clientName: "",
             seed: 1
         )
+        // What the memory held before is not the router's doing.
+        router.requestBuffer.initializeMemory(as: UInt8.self, repeating: 0)
         router.advance(to: Instant(nanoseconds: 1_000_000_000))
         if let password { publish(password) }
     }

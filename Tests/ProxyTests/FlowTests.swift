@@ -195,6 +195,41 @@ struct FlowTests {
         #expect(bench.router.sessionCount == 0)
     }
 
+    @Test("In a drain the server is told that a subscriber leaves, and its end is the session's")
+    func drainSubscriber() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SUBSCRIBE", "a"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.router.drain()
+        bench.act()
+        #expect(!bench.isClosed(client))
+        #expect(bench.handedOver(own) == request("SUBSCRIBE", "a"))
+        #expect(bench.ended == [own])
+        bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", on: own)
+        bench.lose(own)
+        #expect(bench.received(by: client).hasSuffix(":1\r\n"))
+        #expect(bench.reason(client) == .drained)
+    }
+
+    @Test("A session that subscribes with what a drain left it to do ends all the same")
+    func drainThenSubscribe() throws {
+        var limits = Limits()
+        limits.initialWindow = 1
+        let bench = Bench(limits: limits)
+        let client = bench.client()
+        bench.send(request("GET", "a") + request("SUBSCRIBE", "a"), from: client)
+        bench.router.drain()
+        bench.act()
+        _ = bench.handedOver(bench.shared)
+        bench.reply(bulk("a"), on: bench.shared)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("SUBSCRIBE", "a"))
+        #expect(bench.ended == [own])
+        bench.lose(own)
+        #expect(bench.reason(client) == .drained)
+    }
+
     @Test("The end of a drain's patience ends every session")
     func endAll() throws {
         let bench = Bench()

@@ -95,6 +95,18 @@ struct LossTests {
         #expect(bench.router.pinnedCount == 0)
     }
 
+    @Test("A loss is called one, also for a client that had ended and was owed replies")
+    func ownLostAfterEnd() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("SELECT", "1"), from: client)
+        bench.end(client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.lose(own)
+        #expect(bench.reason(client) == .upstreamLost)
+    }
+
     @Test("A reply that nobody asked for ends the connection")
     func unsolicitedReply() {
         let bench = Bench()
