@@ -231,10 +231,15 @@ extension Router {
     /// What a relay that RESET ends ends with: RESET's answer, and that to the QUIT behind it.
     private static let lastReplies: StaticString = "+RESET\r\n+OK\r\n"
 
+    /// That to the QUIT alone: RESET is not answered behind CLIENT REPLY SKIP.
+    private static let lastReply: StaticString = "+OK\r\n"
+
     /// Passes everything on but a last part that may be the answers to RESET and our QUIT.
     ///
     /// Where RESET's answer stands cannot be told in a stream that is not counted. But nothing
-    /// follows the two, since the server closes behind them, so the stream ends with them.
+    /// follows the two, since the server closes behind them, so the stream ends with them. An end
+    /// with one of them alone could be any, and ends the session like a loss; what may be the
+    /// answer to our QUIT is never the client's.
     private func holdBack(
         _ upstream: UpstreamRef,
         _ owner: SessionRef,
@@ -244,8 +249,12 @@ extension Router {
         upstream.pointee.heldBack.append(base, count)
         let total = upstream.pointee.heldBack.count
         let end = upstream.pointee.heldBack.bytes + total
-        var kept = min(total, Self.lastReplies.utf8CodeUnitCount)
-        while kept > 0 && memcmp(end - kept, Self.lastReplies.utf8Start, kept) != 0 { kept -= 1 }
+        var kept = 0
+        for pattern in [Self.lastReplies, Self.lastReply] {
+            for length in 1...pattern.utf8CodeUnitCount where length <= total && length > kept {
+                if memcmp(end - length, pattern.utf8Start, length) == 0 { kept = length }
+            }
+        }
         guard total > kept else { return }
         answer(owner, upstream.pointee.heldBack.bytes, total - kept)
         upstream.pointee.heldBack.consume(total - kept)

@@ -9,7 +9,7 @@ struct LaneTests {
         "A command that ties itself to its connection gets its own",
         arguments: [
             "MULTI", "EXEC", "DISCARD", "WATCH k", "UNWATCH", "SELECT 1", "BLPOP k 0",
-            "BZMPOP 0 1 k MIN", "XREAD BLOCK 0 STREAMS k $",
+            "BZMPOP 0 1 k MIN", "XREAD STREAMS BLOCK 0", "XREAD BLOCK 0 STREAMS k $",
             "XREADGROUP GROUP g c BLOCK 5 STREAMS k >",
             "WAIT 1 0", "SUBSCRIBE c", "UNSUBSCRIBE", "PSUBSCRIBE c", "MONITOR", "CLIENT ID",
             "CLIENT REPLY OFF", "READONLY", "ASKING", "SCRIPT KILL", "FUNCTION KILL",
@@ -29,7 +29,7 @@ struct LaneTests {
     @Test(
         "A plain command shares a connection",
         arguments: [
-            "GET a", "NOSUCHCOMMAND", "XREAD STREAMS BLOCK 0", "XREAD COUNT 2 STREAMS k 0",
+            "GET a", "NOSUCHCOMMAND", "XREAD COUNT 2 STREAMS k 0",
             "SCRIPT LOAD x", "FUNCTION LIST", "SCRIPT", "PUBLISH a b", "EVAL x 0", "PING",
         ]
     )
@@ -139,6 +139,28 @@ struct LaneTests {
             #expect(bench.router.pinnedCount == 0)
             #expect(bench.handedOver(bench.shared) == request("GET", "k"))
             #expect(!bench.isClosed(client))
+        }
+    }
+
+    @Test("When RESET is not answered the session ends, and gets nothing of our QUIT's answer")
+    func silentReset() throws {
+        for cut in 0...10 {
+            let bench = Bench()
+            let client = bench.client()
+            bench.send(
+                request("SET", "a", "b") + request("CLIENT", "REPLY", "SKIP") + request("RESET"),
+                from: client
+            )
+            _ = bench.handedOver(bench.shared)
+            bench.reply("+OK\r\n", on: bench.shared)
+            let own = try #require(bench.connections.last)
+            _ = bench.handedOver(own)
+            let bytes = Array("$1\r\nx\r\n+OK\r\n".utf8)
+            bench.reply(Array(bytes[..<cut]), on: own)
+            bench.reply(Array(bytes[cut...]), on: own)
+            bench.lose(own)
+            #expect(bench.received(by: client) == "+OK\r\n$1\r\nx\r\n")
+            #expect(bench.reason(client) == .upstreamLost)
         }
     }
 
