@@ -33,7 +33,9 @@ struct SimulationTests {
             print(world.statistics.sorted { $0.key < $1.key })
             return
         }
-        let first = UInt64.random(in: 0..<1 << 48)
+        // Where a run decides whether a change is let in, the same change must get the same
+        // verdict; everywhere else each run looks somewhere new.
+        let first = getenv("CI") == nil ? UInt64.random(in: 0..<1 << 48) : 20_260_101
         let wanted = events ?? 150_000
         var done = 0
         var runs: UInt64 = 0
