@@ -126,12 +126,16 @@ extension Router {
             switch session.pointee.framer.next(base + start, count: count &- start) {
             case .frame(let length, let command):
                 if command == .plain || session.pointee.isMidRequest {
+                    start &+= length
                     if session.pointee.isMidRequest {
+                        // What is left of it goes into the run that began with it: if that is
+                        // answered with an error, not one byte of the request may stay behind.
                         session.pointee.isMidRequest = false
+                        passOn(session, base + run, start - run, 0)
+                        run = start
                     } else {
                         requests &+= 1
                     }
-                    start &+= length
                     continue
                 }
                 passOn(session, base + run, start - run, requests)

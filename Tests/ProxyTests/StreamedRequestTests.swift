@@ -98,4 +98,21 @@ struct StreamedRequestTests {
         #expect(bench.reason(client) == .clientClosed)
         #expect(bench.router.pinnedCount == 0)
     }
+
+    @Test("A streamed request that waits too long is taken back to its last byte")
+    func waitEnds() throws {
+        var limits = Limits()
+        limits.sharedRequest = 100
+        let bench = Bench(limits: limits, comesUp: false)
+        let client = bench.client()
+        let whole = request("SET", "k", String(repeating: "x", count: 500))
+        bench.send(String(whole.prefix(300)), from: client)
+        bench.advance(1)
+        bench.send(String(whole.dropFirst(300)) + request("GET", "k"), from: client)
+        bench.advance(4.1)
+        let own = try #require(bench.connections.last)
+        bench.bringUp(own)
+        #expect(bench.handedOver(own) == request("GET", "k"))
+        #expect(bench.received(by: client).hasPrefix("-ERR redis-auth-proxy: "))
+    }
 }
