@@ -142,10 +142,15 @@ extension Router {
 
     /// An inline command becomes the multibulk request that the server would have made of it.
     func actOnInline(_ line: UnsafeRawBufferPointer, of session: SessionRef) -> Verdict {
-        var request: [UInt8]
-        switch InlineCommand.encode(line) {
-        case .none: return .handled
+        // The line may be a login: zeroed, whatever becomes of it.
+        var request = Buffer(sensitive: true)
+        let memory = request.spare(InlineCommand.capacity(for: line.count))
+        switch InlineCommand.encode(line, into: memory) {
+        case .none:
+            wipe(memory)
+            return .handled
         case .violation(let violation):
+            wipe(memory)
             guard session.pointee.owed == 0 || session.pointee.lane == .own else {
                 session.pointee.blocks.insert(.quiet)
                 return .wait
@@ -156,16 +161,14 @@ extension Router {
             updateReading(session)
             endIfDone(session)
             return .stop
-        case .request(let encoded): request = encoded
-        }
-        return request.withUnsafeMutableBytes { bytes in
-            defer { wipe(bytes) }
+        case .request(let byteCount):
+            request.didAppend(byteCount)
+            let bytes = UnsafeMutableRawBufferPointer(start: request.bytes, count: byteCount)
             var framer = RequestFramer()
-            guard let base = bytes.baseAddress,
-                case .frame(_, let command) = framer.next(base, count: bytes.count)
+            guard case .frame(_, let command) = framer.next(request.bytes, count: byteCount)
             else { return .handled }
             let verdict = command == .plain ? .passOn : act(on: command, bytes, of: session)
-            if case .passOn = verdict { passOn(session, base, bytes.count, 1) }
+            if case .passOn = verdict { passOn(session, request.bytes, byteCount, 1) }
             return verdict
         }
     }

@@ -3,8 +3,8 @@
 // The proxy sends multibulk requests only: an inline command is read here by the server's rules and
 // goes on in the other form, so that there is nothing left to disagree about.
 //
-// A line may hold a password (`AUTH …`), so its bytes go straight into the request, which the caller
-// can wipe, and nowhere else: the line is read twice, first to learn how long each argument is.
+// A line may hold a password (`AUTH …`), so its bytes go straight into memory of the caller's, who can
+// wipe it, and nowhere else: the line is read twice, first to learn how long each argument is.
 
 /// Reads inline commands as redis-server does.
 package enum InlineCommand {
@@ -12,8 +12,8 @@ package enum InlineCommand {
     package enum Result: Equatable, Sendable {
         /// A blank line: no command, no reply.
         case none
-        /// The same command as a multibulk request; the only copy of the line's bytes.
-        case request([UInt8])
+        /// The same command as a multibulk request of so many bytes.
+        case request(byteCount: Int)
         /// Not a command; the client gets the reply, if any, and is closed.
         case violation(ProtocolViolation)
     }
@@ -23,10 +23,16 @@ package enum InlineCommand {
     /// alone. A closing quote must be followed by a blank or the end.
     ///
     /// Source: Redis `sds.c`, `sdssplitargs`; `networking.c`, `processInlineBuffer`.
-    /// - Parameter line: one line; LF, or CR LF, at its end is no part of it.
+    /// - Parameters:
+    ///   - line: one line; LF, or CR LF, at its end is no part of it.
+    ///   - memory: where the request goes; at least `capacity(for:)` bytes of the line's length.
     /// - Returns: `violation` is one of `unbalancedQuotes`, `lineWithNUL`, `crossProtocol` and
     ///   `ambiguousCommand`.
-    package static func encode(_ line: UnsafeRawBufferPointer) -> Result {
+    package static func encode(
+        _ line: UnsafeRawBufferPointer,
+        into memory: UnsafeMutableRawBufferPointer
+    ) -> Result {
+        precondition(memory.count >= capacity(for: line.count))
         var line = line[...]
         if line.last == 0x0A {
             line = line.dropLast()
@@ -45,30 +51,40 @@ package enum InlineCommand {
         }
         if lengths.isEmpty { return .none }
 
-        var request: [UInt8] = []
-        // An array that grows leaves a copy behind. Around an argument stand at most `$`, 20 digits
-        // and two CR LF.
-        request.reserveCapacity(line.count + (lengths.count + 1) * 25)
-        RequestEncoder.appendHeader(0x2A, lengths.count, to: &request)
+        var end = 0
+        func write(_ byte: UInt8) {
+            memory[end] = byte
+            end += 1
+        }
+        func writeHeader(_ type: UInt8, _ number: Int) {
+            write(type)
+            for digit in String(number).utf8 { write(digit) }
+            write(0x0D)
+            write(0x0A)
+        }
+        writeHeader(0x2A, lengths.count)
         var nameStart = 0
         rest = line
         for (index, length) in lengths.enumerated() {
-            RequestEncoder.appendHeader(0x24, length, to: &request)
-            if index == 0 { nameStart = request.count }
-            _ = skipBlanks(&rest) && takeArgument(&rest) { request.append($0) }
-            request += "\r\n".utf8
+            writeHeader(0x24, length)
+            if index == 0 { nameStart = end }
+            _ = skipBlanks(&rest) && takeArgument(&rest, write)
+            write(0x0D)
+            write(0x0A)
         }
-        switch request.withUnsafeBytes({ verdict(on: $0.dropFirst(nameStart).prefix(lengths[0])) })
-        {
-        case .command: return .request(request)
+        let name = UnsafeRawBufferPointer(
+            rebasing: UnsafeRawBufferPointer(memory)[nameStart..<nameStart + lengths[0]])
+        switch name.baseAddress.map({ NameVerdict($0, count: name.count) }) {
+        case .command, nil: return .request(byteCount: end)
         case .crossProtocol: return .violation(.crossProtocol)
         case .ambiguous: return .violation(.ambiguousCommand)
         }
     }
 
-    private static func verdict(on name: Slice<UnsafeRawBufferPointer>) -> NameVerdict {
-        let name = UnsafeRawBufferPointer(rebasing: name)
-        return name.baseAddress.map { NameVerdict($0, count: name.count) } ?? .command(.plain)
+    /// Bytes that the request made of any line of `count` bytes fits into: each argument takes at
+    /// least one byte and a blank, or two quotes, and gets at most `$`, 20 digits and two CR LF.
+    package static func capacity(for count: Int) -> Int {
+        count + (count / 2 + 2) * 25
     }
 
     /// Whether there is an argument behind the blanks.

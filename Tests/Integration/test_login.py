@@ -1,5 +1,7 @@
 """The proxy logs in before anything else, with the newest secret, or lets nothing through."""
 
+import os
+import secrets as secrets_module
 import time
 
 import pytest
@@ -64,6 +66,40 @@ def test_the_login_goes_first_and_a_clients_login_goes_nowhere(
             continue  # opened for a client that was gone before the connection was up
         first = bytes(recording.sent).split(b"\r\n")
         assert first[2].upper() in (b"HELLO", b"AUTH"), first[:3]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reads another process's memory")
+def test_a_clients_login_is_nowhere_in_memory_once_it_is_answered(server, start_proxy, mode):
+    proxy = start_proxy(
+        {"cache": Upstream.verified(server)},
+        {"app": server.passwords["app"]},
+        [Listener("app", mode)],
+    )
+    # The value of a key shows that the search finds what is there.
+    secrets = {form: secrets_module.token_hex(24) for form in ("array", "inline", "hello", "key")}
+    with proxy.connect() as client:
+        client.raw("AUTH", "default", secrets["array"])
+        client.raw("HELLO", "3", "AUTH", "default", secrets["hello"])
+    with proxy.connect() as client:
+        line = f"AUTH default '{secrets['inline']}'\r\n".encode()
+        client.send_bytes(line)
+        assert client.read().value == b"OK"
+        for byte in line:
+            client.send_bytes(bytes([byte]))
+        assert client.read().value == b"OK"
+        # Behind a command that waits, in a transaction, twice in one read, never completed.
+        client.send_bytes(encode("BLPOP", "nothing", "0.01") + line + line)
+        client.read_raw(3)
+        client.send_bytes(b"MULTI\r\n" + line + b"DISCARD\r\n")
+        client.read_raw(3)
+    with proxy.connect() as client:
+        client.send_bytes(line[:-6])
+    with proxy.connect() as client:
+        client.send_bytes(encode("ECHO", secrets["key"])[:-2])
+        eventually(lambda: secrets["key"].encode() in proxy.process.memory())
+        memory = proxy.process.memory()
+    found = {form for form, secret in secrets.items() if secret[:32].encode() in memory}
+    assert found == {"key"}
 
 
 def test_no_command_goes_out_before_the_login_is_answered(

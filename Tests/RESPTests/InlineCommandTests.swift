@@ -1,25 +1,45 @@
 import RESP
 import Testing
 
-private func encode(_ line: [UInt8]) -> InlineCommand.Result {
-    let memory = FencedMemory(capacity: line.count + 1)
-    return InlineCommand.encode(
-        UnsafeRawBufferPointer(start: memory.place(line[...], atFront: false), count: line.count))
+/// `InlineCommand.Result`, with the request's bytes.
+private enum Encoded: Equatable {
+    case none
+    case request([UInt8])
+    case violation(ProtocolViolation)
 }
 
-private func request(_ arguments: [[UInt8]]) -> InlineCommand.Result {
+private func encode(_ line: [UInt8]) -> Encoded {
+    let capacity = InlineCommand.capacity(for: line.count)
+    let (input, output) = (
+        FencedMemory(capacity: line.count + 1), FencedMemory(capacity: capacity)
+    )
+    let memory = UnsafeMutableRawBufferPointer(
+        start: UnsafeMutableRawPointer(
+            mutating: output.place(Array(repeating: 0, count: capacity)[...], atFront: false)),
+        count: capacity
+    )
+    let line = UnsafeRawBufferPointer(
+        start: input.place(line[...], atFront: false), count: line.count)
+    switch InlineCommand.encode(line, into: memory) {
+    case .none: return .none
+    case .request(let byteCount): return .request(Array(memory[..<byteCount]))
+    case .violation(let violation): return .violation(violation)
+    }
+}
+
+private func request(_ arguments: [[UInt8]]) -> Encoded {
     var request: [UInt8] = []
     RequestEncoder.append(arguments, to: &request)
     return .request(request)
 }
 
-private func request(_ arguments: String...) -> InlineCommand.Result {
+private func request(_ arguments: String...) -> Encoded {
     request(arguments.map { Array($0.utf8) })
 }
 
 @Suite struct InlineCommandTests {
     private func expect(
-        _ line: String, _ expected: InlineCommand.Result,
+        _ line: String, _ expected: Encoded,
         sourceLocation: SourceLocation = #_sourceLocation
     ) {
         for end in ["", "\n", "\r\n"] {

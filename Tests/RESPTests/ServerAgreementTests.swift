@@ -27,12 +27,14 @@ private struct Reading {
                     replies += command == .none ? 0 : 1
                     length += count
                 case .inline(let count):
-                    switch InlineCommand.encode(
-                        UnsafeRawBufferPointer(rebasing: raw[length..<length + count]))
-                    {
+                    let memory = UnsafeMutableRawBufferPointer.allocate(
+                        byteCount: InlineCommand.capacity(for: count), alignment: 1)
+                    defer { memory.deallocate() }
+                    let line = UnsafeRawBufferPointer(rebasing: raw[length..<length + count])
+                    switch InlineCommand.encode(line, into: memory) {
                     case .none: break
-                    case .request(let encoded):
-                        requests += encoded
+                    case .request(let byteCount):
+                        requests += memory[..<byteCount]
                         replies += 1
                     case .violation(let found):
                         violation = found
