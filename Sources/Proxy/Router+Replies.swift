@@ -49,6 +49,12 @@ extension Router {
                 continue
             }
             let run = upstream.pointee.queue.head
+            if run.pointee.isMuted {
+                guard let after = skipReply(upstream, base, offset, end) else { return }
+                offset = after
+                delivered = after
+                continue
+            }
             let session = run.pointee.session
             var replies: UInt32 = 0
             scanning: while true {
@@ -155,6 +161,56 @@ extension Router {
             }
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }
+        }
+    }
+
+    /// Drops the next reply, which belongs to a muted run, as far as it has come; nil if the rest of
+    /// the bytes is spent. Pushes in front of it or inside are passed on.
+    private func skipReply(
+        _ upstream: UpstreamRef,
+        _ base: UnsafeRawPointer,
+        _ offset: Int,
+        _ end: Int
+    ) -> Int? {
+        let run = upstream.pointee.queue.head
+        let session = run.pointee.session
+        switch upstream.pointee.framer.next(base, from: offset, to: end) {
+        case .reply(let after):
+            let isWhole = upstream.pointee.partialReply == 0
+            upstream.pointee.partialReply = 0
+            learn(
+                from: UnsafeRawBufferPointer(
+                    start: base + offset,
+                    count: isWhole ? after - offset : 0
+                ),
+                run.pointee.kind,
+                upstream
+            )
+            run.pointee.replies &-= 1
+            if run.pointee.replies == 0 { upstream.pointee.queue.removeFirst() }
+            discharge(session, 1)
+            if upstream.pointee.isRetired && upstream.pointee.queue.isEmpty {
+                dismiss(upstream)
+                return nil
+            }
+            return after
+        case .push(let after):
+            if let owner = upstream.pointee.owner {
+                deliver(owner, base + offset, after - offset, 0)
+            }
+            return after
+        case .incomplete:
+            if upstream.pointee.framer.inPush {
+                if let owner = upstream.pointee.owner {
+                    deliver(owner, base + offset, end - offset, 0)
+                }
+            } else {
+                upstream.pointee.partialReply &+= end &- offset
+            }
+            return nil
+        case .violation:
+            fail(upstream, "the server sent what is not RESP")
+            return nil
         }
     }
 

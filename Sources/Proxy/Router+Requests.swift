@@ -247,7 +247,8 @@ extension Router {
         _ bytes: UnsafeRawPointer,
         _ count: Int,
         _ requests: UInt32,
-        _ kind: RunKind = .plain
+        _ kind: RunKind = .plain,
+        isMuted: Bool = false
     ) {
         guard count > 0 else { return }
         let upstream: UpstreamRef
@@ -262,7 +263,7 @@ extension Router {
         upstream.pointee.outgoing.append(bytes, count)
         if upstream.pointee.isCounted {
             session.pointee.owed &+= requests
-            upstream.pointee.note(session, requests, count, kind, now)
+            upstream.pointee.note(session, requests, count, kind, isMuted, now)
         }
         markDirty(upstream)
         if upstream.pointee.state == .idle { connect(upstream) }

@@ -35,21 +35,26 @@ package struct Run: BitwiseCopyable {
     package var bytes: UInt32
     /// Of one request alone, unless it is plain.
     package var kind = RunKind.plain
+    /// The replies are nobody's: the requests are the proxy's own, or their client turned replies
+    /// off. They count as owed all the same, because what follows has to wait for them.
+    package var isMuted = false
     /// When the first of them began to wait for the connection; only looked at while unsent.
     package var since: Instant
 
-    /// A run that is complete: all four facts about the requests, and what their answer tells.
+    /// A run that is complete: all facts about the requests, and what their answer tells.
     package init(
         session: SessionRef,
         replies: UInt32,
         bytes: UInt32,
         kind: RunKind = .plain,
+        isMuted: Bool = false,
         since: Instant
     ) {
         self.session = session
         self.replies = replies
         self.bytes = bytes
         self.kind = kind
+        self.isMuted = isMuted
         self.since = since
     }
 }

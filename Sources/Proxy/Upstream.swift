@@ -131,13 +131,15 @@ package struct Upstream: ~Copyable {
         _ requests: UInt32,
         _ bytes: Int,
         _ kind: RunKind,
+        _ isMuted: Bool,
         _ now: Instant
     ) {
         let bytes = UInt32(truncatingIfNeeded: bytes)
         if unsentRuns > 0 && kind == .plain {
             let last = queue.last
             if last.pointee.session == session
-                && (requests == 0 || last.pointee.kind == .plain)
+                && (requests == 0
+                    || (last.pointee.kind == .plain && last.pointee.isMuted == isMuted))
                 && (requests == 0 || state == .ready || last.pointee.since == now)
             {
                 last.pointee.replies &+= requests
@@ -148,7 +150,14 @@ package struct Upstream: ~Copyable {
         // The rest of a request whose run was handed over already needs no run of its own.
         guard requests > 0 else { return }
         queue.append(
-            Run(session: session, replies: requests, bytes: bytes, kind: kind, since: now)
+            Run(
+                session: session,
+                replies: requests,
+                bytes: bytes,
+                kind: kind,
+                isMuted: isMuted,
+                since: now
+            )
         )
         unsentRuns &+= 1
     }
