@@ -62,6 +62,8 @@ package enum CloseReason: Sendable, Equatable {
     /// An error took the place of a command that carries state.
     case errorInPlaceOfState
     case slowReader
+    /// An upload that brought nothing more held a connection that others waited for.
+    case stalledUpload
     case drained
     case drainTimeout
 }

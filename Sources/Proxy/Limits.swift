@@ -22,14 +22,22 @@ package struct Limits: Sendable {
     /// A reply above this size is big: it may pause the connection that it comes through, and
     /// its session moves to a connection of its own.
     package var bigReply = 65_536
+    /// Bytes that are read from a client and kept while a command of its may block and others wait
+    /// behind it, so that its end is seen at once. Beyond that it is looked for at every tick, and
+    /// shows once all before it lies in the kernel's buffer. (The server itself keeps 1 GiB.)
+    package var keptInput = 1_048_576
     /// Requests in flight of one session before anything is known about the size of its replies.
     package var initialWindow: UInt32 = 64
     /// Requests in flight of one session at most.
     package var maximumWindow: UInt32 = 65_536
     /// Bytes of replies that one session's requests in flight may be expected to bring.
     package var replyWindow = 1_048_576
-    /// How long a client may leave a big reply unread that fills a shared connection.
+    /// How long a client may leave a big reply unread that fills a shared connection. The time
+    /// begins anew with each quarter of `replyBuffer` that it takes.
     package var slowReaderTimeout = Duration.seconds(5)
+    /// How long an upload may bring nothing before it is closed to make room for a session that
+    /// waits for a connection of its own.
+    package var uploadStall = Duration.seconds(1)
     /// How long commands wait for an upstream that cannot be reached.
     package var upstreamWait = Duration.seconds(5)
     /// How long commands wait while a refused credential is read again, and how long the server

@@ -76,13 +76,19 @@ extension Router {
         case .subscribe, .unsubscribe, .monitor, .replication:
             stopCounting(upstream)
         case .blocking, .wait:
-            session.pointee.mayBlock = true
+            kind = .blocking
         case .streamRead:
             let waits = request.map { !isPlain(command, $0) } ?? true
-            if waits { session.pointee.mayBlock = true }
+            if waits { kind = .blocking }
         default: break
         }
-        if request == nil && kind != .plain { upstream.pointee.ties.insert(.lasting) }
+        // In a transaction nothing waits.
+        if kind == .blocking && upstream.pointee.ties.contains(.transaction) { kind = .plain }
+        if kind == .blocking {
+            session.pointee.blocking += 1
+        } else if request == nil && kind != .plain {
+            upstream.pointee.ties.insert(.lasting)
+        }
         return kind
     }
 
@@ -407,7 +413,6 @@ extension Router {
         upstream.pointee.owner = nil
         spare[sparePool(of: session)].append(upstream)
         pinnedCount -= 1
-        wakePinWaiter()
     }
 
     /// Closes the spare connections that nobody needed since the last call. To be called every ten
@@ -426,10 +431,34 @@ extension Router {
         }
     }
 
-    private func wakePinWaiter() {
-        if let waiter = pinWaiters.first {
-            pinWaiters.removeFirst()
-            unblock(waiter, .pin)
+    /// Lets the first session go on that waits for nothing but a connection of its own, if there
+    /// is one to be had. Called until that makes no difference: who goes on may no longer want it.
+    func wakePinWaiter() {
+        guard pinnedCount < limits.maximumPinned,
+            let index = pinWaiters.firstIndex(where: { $0.pointee.blocks == .pin })
+        else { return }
+        unblock(pinWaiters.remove(at: index), .pin)
+    }
+
+    /// Closes uploads that bring nothing, the longest silent first, one for each session that
+    /// waits for what they hold.
+    func endStalledUploads() {
+        var missing = pinWaiters.count - max(0, limits.maximumPinned - pinnedCount)
+        guard missing > 0 else { return }
+        var stalled: [SessionRef] = []
+        var next = firstSession
+        while let session = next {
+            next = session.pointee.next
+            guard session.pointee.isMidRequest, session.pointee.wantsInput,
+                !routes[session.pointee.route].isDedicated,
+                session.pointee.lastPart + limits.uploadStall <= now
+            else { continue }
+            stalled.append(session)
+        }
+        stalled.sort { $0.pointee.lastPart < $1.pointee.lastPart }
+        for session in stalled where missing > 0 {
+            missing -= 1
+            endWhenSent(session, .stalledUpload)
         }
     }
 
@@ -442,7 +471,7 @@ extension Router {
         session.pointee.owed = 0
         session.pointee.isMidRequest = false
         session.pointee.carriesState = false
-        session.pointee.mayBlock = false
+        session.pointee.blocking = 0
         session.pointee.substitute = nil
         session.pointee.blocks.remove(.upstream)
         session.pointee.protocolVersion = 2
@@ -455,7 +484,6 @@ extension Router {
         upstream.pointee.queue.removeAll()
         deadUpstreams.append(upstream)
         pinnedCount -= 1
-        wakePinWaiter()
     }
 
     /// From here on the number of replies cannot be told from the requests: relay.

@@ -391,10 +391,11 @@ extension Router {
     /// Whether `tick` has anything to look at. While it has, call it every few tens of
     /// milliseconds; that is the grain of every time-out here.
     package var wantsTicks: Bool {
-        !unready.isEmpty || !paused.isEmpty || !pinWaiters.isEmpty
+        !unready.isEmpty || !paused.isEmpty || !pinWaiters.isEmpty || !unwatched.isEmpty
     }
 
-    /// Acts on all deadlines that have passed.
+    /// Acts on all deadlines that have passed. Afterwards the performer looks at the sockets of
+    /// the sessions that are `unwatched`.
     package func tick() {
         for upstream in unready {
             switch upstream.pointee.state {
@@ -420,6 +421,11 @@ extension Router {
             }
         }
         for upstream in paused { endSlowReader(upstream) }
+        unwatched.removeAll { session in
+            session.pointee.isUnwatched = isUnwatched(session)
+            return !session.pointee.isUnwatched
+        }
+        if !pinWaiters.isEmpty { endStalledUploads() }
         while let session = pinWaiters.first,
             session.pointee.waitingSince + limits.upstreamWait <= now
         {

@@ -159,6 +159,10 @@ extension Router {
             if !isError && !upstream.pointee.ties.contains(.transaction) {
                 upstream.pointee.ties.remove(.watch)
             }
+        case .blocking:
+            guard let owner = upstream.pointee.owner, owner.pointee.blocking > 0 else { return }
+            owner.pointee.blocking -= 1
+            updateReading(owner)
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }
         }
@@ -470,16 +474,17 @@ extension Router {
                 return
             }
         }
-        didSendSome(session, progress: count > 0)
+        didSendSome(session, count)
         settle()
     }
 
     /// The part of `didSend` that concerns slow readers and sessions that are ending.
-    private func didSendSome(_ session: SessionRef, progress: Bool) {
+    private func didSendSome(_ session: SessionRef, _ count: Int) {
         let unread = session.pointee.output.count
         let upstream = session.pointee.upstream
-        if progress, let upstream, upstream.pointee.pausedFor == session {
-            session.pointee.waitingSince = now
+        if let upstream, upstream.pointee.pausedFor == session {
+            upstream.pointee.takenForMore -= count
+            if upstream.pointee.takenForMore <= 0 { startReaderTime(upstream, session) }
         }
         if unread > limits.replyBuffer {
             session.pointee.blocks.insert(.output)
@@ -509,10 +514,17 @@ extension Router {
             else { return }
         }
         upstream.pointee.pausedFor = session
-        session.pointee.waitingSince = now
+        startReaderTime(upstream, session)
         paused.append(upstream)
         actions.append(.setUpstreamReading(upstream))
         if upstream.pointee.isShared { retire(upstream) }
+    }
+
+    /// Whoever leaves a big reply unread has `slowReaderTimeout` for a part of it, and not only
+    /// for one byte, which would do to keep others waiting for ever.
+    private func startReaderTime(_ upstream: UpstreamRef, _ session: SessionRef) {
+        session.pointee.waitingSince = now
+        upstream.pointee.takenForMore = max(1, limits.replyBuffer / 4)
     }
 
     func unpause(_ upstream: UpstreamRef) {

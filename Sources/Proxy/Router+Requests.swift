@@ -30,7 +30,9 @@ extension Router {
     /// Where the next bytes of this client belong. Fill some, then call `didReceive`.
     package func receiveBuffer(for session: SessionRef) -> UnsafeMutableRawBufferPointer {
         if session.pointee.input.isEmpty { return requestBuffer }
-        let wanted = min(max(session.pointee.framer.missing, 4096), limits.receiveBuffer)
+        let isWaiting = !session.pointee.blocks.isEmpty
+        let missing = isWaiting ? limits.receiveBuffer : session.pointee.framer.missing
+        let wanted = min(max(missing, 4096), limits.receiveBuffer)
         let spare = session.pointee.input.spare(wanted)
         return UnsafeMutableRawBufferPointer(
             rebasing: spare[..<min(spare.count, limits.receiveBuffer)]
@@ -40,9 +42,11 @@ extension Router {
     /// `count` bytes lie in the buffer that `receiveBuffer(for:)` gave.
     package func didReceive(_ count: Int, from session: SessionRef) {
         guard count > 0, session.pointee.phase == .open else { return }
+        session.pointee.lastPart = now
         if session.pointee.input.isEmpty {
             guard let base = requestBuffer.baseAddress else { return }
-            let taken = process(session, base, count)
+            let taken =
+                session.pointee.blocks.isEmpty ? process(session, base, count) : 0
             if session.pointee.phase != .open {
                 // What was dropped behind the end may hold a login too.
                 explicit_bzero(base, count)
@@ -53,7 +57,7 @@ extension Router {
             }
         } else {
             session.pointee.input.didAppend(count)
-            processInput(session)
+            if session.pointee.blocks.isEmpty { processInput(session) }
         }
         updateReading(session)
         settle()
@@ -66,6 +70,56 @@ extension Router {
         updateReading(session)
         endIfDone(session)
         settle()
+    }
+
+    /// The client will send nothing more, which shows although what it sent last has not been read.
+    ///
+    /// Of meaning for the sessions in `unwatched`: the server is told at once, so that a command
+    /// that waits on behalf of this client ends. What has not been read runs, if the server
+    /// answers all that was passed on; it is lost with the connection otherwise, as it would be in
+    /// the server's own buffer.
+    package func didSeeEnd(of session: SessionRef) {
+        guard session.pointee.phase == .open || session.pointee.phase == .finished else { return }
+        passOnEnd(session)
+        settle()
+    }
+
+    /// Tells the server that the client is finished, if a command of its may be waiting there.
+    private func passOnEnd(_ session: SessionRef) {
+        guard session.pointee.mayBlock, session.pointee.lane == .own,
+            let upstream = session.pointee.upstream, upstream.pointee.isCounted,
+            !upstream.pointee.isEnding
+        else { return }
+        upstream.pointee.endsAfterOutgoing = true
+        markDirty(upstream)
+    }
+
+    /// Remembers a session that is not read although a command of its may block.
+    func noteUnwatched(_ session: SessionRef) {
+        guard !session.pointee.isUnwatched, isUnwatched(session) else { return }
+        session.pointee.isUnwatched = true
+        unwatched.append(session)
+    }
+
+    /// Whether it is the client that ended, and not the proxy that reads no further: because of a
+    /// violation, a drain, or a QUIT.
+    private func hasLeft(_ session: SessionRef) -> Bool {
+        session.pointee.phase == .finished && session.pointee.closeReason == .clientClosed
+            && session.pointee.violation == nil
+    }
+
+    /// Whether the session's end would be noticed by nobody, and matters.
+    func isUnwatched(_ session: SessionRef) -> Bool {
+        switch session.pointee.phase {
+        case .open where session.pointee.wantsInput: return false
+        case .finished where hasLeft(session): return false
+        case .open, .finished: break
+        case .closing, .gone: return false
+        }
+        guard session.pointee.mayBlock, session.pointee.lane == .own,
+            let upstream = session.pointee.upstream
+        else { return false }
+        return upstream.pointee.isCounted && !upstream.pointee.isEnding
     }
 
     /// The client is gone: reset, or it does not take what is sent.
@@ -104,6 +158,11 @@ extension Router {
             && mayOwn(route: session.pointee.route)
         {
             guard takeOwn(session) else { return 0 }
+        }
+        if session.pointee.lane == .own, session.pointee.upstream?.pointee.isEnding == true {
+            // Once all that was passed on is answered, another connection serves the rest.
+            session.pointee.blocks.insert(.quiet)
+            return 0
         }
         // base[start...] is the request in progress; base[run..<start] are whole plain requests
         // that were not passed on yet, `requests` in number.
@@ -192,14 +251,18 @@ extension Router {
                     start += scanned
                     break scanning
                 }
-                guard held + session.pointee.framer.missing > limits.sharedRequest else {
-                    break scanning
+                let isLogin: Bool
+                switch command {
+                case .auth, .hello, .quit, .reset: isLogin = true
+                default: isLogin = false
                 }
+                // An announcement alone costs nothing: what has come must be too long to share.
+                let size = isLogin ? held + session.pointee.framer.missing : held
+                guard size > limits.sharedRequest else { break scanning }
                 passOn(session, base + run, start - run, requests)
                 run = start
                 requests = 0
-                switch command {
-                case .auth, .hello, .quit, .reset:
+                if isLogin {
                     guard session.pointee.owed == 0 else {
                         session.pointee.blocks.insert(.quiet)
                         break scanning
@@ -208,9 +271,8 @@ extension Router {
                     start = count
                     run = count
                     break scanning
-                default:
-                    guard takeOwn(session) else { break scanning }
                 }
+                guard takeOwn(session) else { break scanning }
             case .violation(let violation):
                 passOn(session, base + run, start - run, requests)
                 didViolate(session, violation)
@@ -319,10 +381,28 @@ extension Router {
 
     /// All that was owed has come.
     func didBecomeQuiet(_ session: SessionRef) {
-        session.pointee.mayBlock = false
-        if session.pointee.lane == .own { releaseOwn(session) }
+        session.pointee.blocking = 0
+        if session.pointee.lane == .own {
+            releaseOwn(session)
+            leaveEnding(session)
+        }
         unblock(session, .quiet)
         endIfDone(session)
+    }
+
+    /// The end of a client was passed on, and all that went before it is answered: what follows
+    /// it in the client's stream runs elsewhere, if it may.
+    private func leaveEnding(_ session: SessionRef) {
+        guard let upstream = session.pointee.upstream, session.pointee.lane == .own,
+            upstream.pointee.isCounted, upstream.pointee.isEnding
+        else { return }
+        guard upstream.pointee.ties.isEmpty else {
+            endWhenSent(session, session.pointee.closeReason)
+            return
+        }
+        let version = session.pointee.protocolVersion
+        giveUpOwn(session)
+        session.pointee.protocolVersion = version
     }
 
     /// Ends a session that is finished and has been given everything.
@@ -333,6 +413,8 @@ extension Router {
         case .closing:
             if session.pointee.unsent == 0 { end(session, session.pointee.closeReason) }
         case .finished:
+            // Told at once, whatever waits: the server then ends a command that blocks.
+            if hasLeft(session) { passOnEnd(session) }
             // Complete requests may still wait for their turn; an incomplete one never ends.
             guard session.pointee.blocks.isEmpty, !session.pointee.isRunnable else { return }
             let upstream = session.pointee.lane == .own ? session.pointee.upstream : nil
@@ -344,11 +426,9 @@ extension Router {
                     answer(session, reply)
                 }
                 endWhenSent(session, .violation)
-            } else if !isCounted
-                || (session.pointee.mayBlock && session.pointee.closeReason == .clientClosed)
-            {
+            } else if !isCounted {
                 // The server is told that the client is finished, and decides what that means
-                // for a command that waits or a subscription, as on a direct connection.
+                // for a subscription, as on a direct connection.
                 guard let upstream, session.pointee.closeReason != .quit,
                     !upstream.pointee.hasEnded
                 else { return }
@@ -404,6 +484,7 @@ extension Router {
             }
         }
         if session.pointee.blocks.contains(.pin) { pinWaiters.removeAll { $0 == session } }
+        if session.pointee.isUnwatched { unwatched.removeAll { $0 == session } }
         if session.pointee.isRunnable { runnable.removeAll { $0 == session } }
         session.pointee.isRunnable = false
         session.pointee.blocks = []

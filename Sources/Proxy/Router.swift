@@ -121,6 +121,9 @@ package final class Router {
     /// Connections that are not read because a client leaves a big reply unread.
     var paused: [UpstreamRef] = []
     var pinWaiters: [SessionRef] = []
+    /// Sessions with a command that may block, whose clients are not read: only looking for it
+    /// tells whether they have ended. See `didSeeEnd`.
+    package internal(set) var unwatched: [SessionRef] = []
     var deadSessions: [SessionRef] = []
     var deadUpstreams: [UpstreamRef] = []
 
@@ -295,7 +298,10 @@ package final class Router {
 
     /// Runs the sessions that were unblocked, until none is left. Ends every event.
     func settle() {
-        while let session = runnable.popLast() {
+        while true {
+            // First, or whoever gave a connection back would take it again and again.
+            if !pinWaiters.isEmpty { wakePinWaiter() }
+            guard let session = runnable.popLast() else { return }
             session.pointee.isRunnable = false
             resume(session)
         }
@@ -305,8 +311,10 @@ package final class Router {
     @inline(__always)
     func updateReading(_ session: SessionRef) {
         let wanted = session.pointee.wantsInput
+        if !wanted && session.pointee.mayBlock { noteUnwatched(session) }
         guard wanted != session.pointee.isRead, session.pointee.phase != .gone else { return }
         session.pointee.isRead = wanted
+        if wanted { session.pointee.lastPart = now }
         actions.append(.setSessionReading(session))
     }
 }

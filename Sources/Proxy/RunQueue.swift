@@ -22,6 +22,8 @@ package enum RunKind: UInt8, BitwiseCopyable {
     case discard
     case watch
     case unwatch
+    /// The command no longer waits for others.
+    case blocking
     /// Success leaves the connection in a state of its session's own for good.
     case lasting
 }

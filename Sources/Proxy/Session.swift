@@ -83,8 +83,8 @@ package struct Session: ~Copyable {
     /// Something was sent on the own connection that ties to it what comes after, so that an error
     /// in the place of a request ends the session.
     var carriesState = false
-    /// Something was sent on the own connection that waits for others (BLPOP and its kin).
-    var mayBlock = false
+    /// Commands on the own connection that wait for others (BLPOP and its kin) and are not answered.
+    var blocking: UInt32 = 0
     /// Delivered instead of the next reply.
     var substitute: [UInt8]?
     /// The performer was last told to read from the client.
@@ -100,6 +100,9 @@ package struct Session: ~Copyable {
     var recentReplies: UInt32 = 0
     var recentReplyBytes = 0
 
+    /// Bytes that are read although they have to wait, while a command may block: behind them
+    /// stands the client's end.
+    let keptInput: Int
     var framer = RequestFramer()
     /// Requests that are incomplete or have to wait. May hold an AUTH, hence sensitive.
     var input = Buffer(sensitive: true)
@@ -114,6 +117,10 @@ package struct Session: ~Copyable {
     package internal(set) var upstream: UpstreamRef?
     /// When the present wait (blocks.facts, blocks.pin, an unread big reply) began.
     var waitingSince = Instant(nanoseconds: 0)
+    /// When the last part of the request in progress came; of meaning while `isMidRequest`.
+    var lastPart = Instant(nanoseconds: 0)
+    /// On the router's list of those whose end nobody would notice.
+    var isUnwatched = false
 
     var previous: SessionRef?
     var next: SessionRef?
@@ -122,12 +129,18 @@ package struct Session: ~Copyable {
         self.id = id
         self.route = route
         self.prefersOwn = prefersOwn
+        keptInput = limits.keptInput
         window = limits.initialWindow
         windowCap = limits.initialWindow
     }
 
+    /// The server may be keeping a command of this session waiting.
+    var mayBlock: Bool { blocking > 0 }
+
     /// Whether bytes from the client are welcome now.
-    package var wantsInput: Bool { phase == .open && blocks.isEmpty }
+    package var wantsInput: Bool {
+        phase == .open && (blocks.isEmpty || (mayBlock && input.count < keptInput))
+    }
 
     var unsent: Int { output.count &+ directCount }
 }

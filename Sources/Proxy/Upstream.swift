@@ -89,6 +89,8 @@ package struct Upstream: ~Copyable {
     var isRead = true
     /// Reading is paused for the sake of this session, which leaves a big reply unread.
     var pausedFor: SessionRef?
+    /// Bytes that this session has to take before its time to do so begins anew.
+    var takenForMore = 0
     /// The client is finished: say so to the server when all is handed over.
     var endsAfterOutgoing = false
     /// The server was told so: nothing can be sent any more.
@@ -120,6 +122,9 @@ package struct Upstream: ~Copyable {
         self.owner = owner
         isShared = owner == nil
     }
+
+    /// The client's end was passed on, or will be when all is handed over: nothing can be added.
+    var isEnding: Bool { endsAfterOutgoing || hasEnded }
 
     /// Whether bytes from the server are welcome now.
     package var wantsReplies: Bool { pausedFor == nil }

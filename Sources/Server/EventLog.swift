@@ -91,6 +91,17 @@ package struct EventLog {
                 ["session": "\(session)"],
                 now
             )
+        case .sessionClosed(let session, .stalledUpload):
+            say(
+                .warning,
+                """
+                closed a client that stopped in the middle of an upload: it held a connection of \
+                its own that other clients waited for (see max_pinned)
+                """,
+                key: "stalled upload",
+                ["session": "\(session)"],
+                now
+            )
         case .sessionClosed(let session, let reason):
             logger.debug(
                 "session closed",

@@ -234,7 +234,22 @@ final class Worker {
         advance()
         router.tick()
         perform()
+        if !router.unwatched.isEmpty { lookForEnds() }
         if router.wantsTicks { ticker.pointee.start(after: Self.tick) }
+    }
+
+    /// Clients that are not read, and whose end must be noticed all the same.
+    private func lookForEnds() {
+        for session in router.unwatched {
+            guard let performer = session.pointee.performer else { continue }
+            let client = performer.assumingMemoryBound(to: ClientSocket.self)
+            switch Socket.probe(client.pointee.descriptor) {
+            case .open: break
+            case .ended: router.didSeeEnd(of: session)
+            case .lost: router.didLose(session)
+            }
+        }
+        perform()
     }
 
     private func onTrim() {

@@ -18,6 +18,15 @@ package enum ReceiveResult: Equatable, Sendable {
     case failed(SystemError)
 }
 
+/// What looking at a socket without reading it shows.
+package enum ProbeResult: Equatable, Sendable {
+    case open
+    /// The peer sends no more; there may be bytes to read before that.
+    case ended
+    /// The connection is reset, or otherwise broken.
+    case lost
+}
+
 /// What a send took.
 package enum SendResult: Equatable, Sendable {
     /// So many bytes, possibly fewer than were offered.
@@ -87,6 +96,19 @@ package enum Socket {
             if number == EAGAIN || number == EWOULDBLOCK { return .wouldBlock }
             return .failed(SystemError(call: "recv", number: number))
         }
+    }
+
+    /// POLLRDHUP, which glibc hides without _GNU_SOURCE. Source: poll(2), linux/poll.h.
+    private static let endOfInput: Int16 = 0x2000
+
+    /// Whether the peer has ended or is lost, told without reading what it sent before: epoll
+    /// as libev uses it says neither of a socket that nobody wants to read.
+    package static func probe(_ descriptor: Int32) -> ProbeResult {
+        var query = pollfd(fd: descriptor, events: endOfInput, revents: 0)
+        guard poll(&query, 1, 0) > 0 else { return .open }
+        if Int32(query.revents) & (POLLERR | POLLNVAL) != 0 { return .lost }
+        // A Unix socket whose peer closed it hangs up, and what the peer sent can still be read.
+        return query.revents & (endOfInput | Int16(POLLHUP)) != 0 ? .ended : .open
     }
 
     /// One send of as much of `bytes` as the kernel takes.

@@ -123,9 +123,8 @@ CLIENTS = [
 # What the programs of QUEUES must have done.
 JOBS = frozenset(
     (
-        "enqueue", "fetch", "fetch many", "position", "queues", "meta", "description", "cancel",
-        "delete", "at front", "work", "failure", "requeue", "urgent", "retry", "retry later",
-        "schedule", "dependency", "many", "stop", "workers", "shutdown", "empty", "delete queue",
+        "enqueue", "work", "failure", "retry", "retry later", "schedule", "dependency", "many",
+        "stop", "workers", "shutdown",
     )
 )  # fmt: skip
 

@@ -112,6 +112,36 @@ def test_a_blocked_client_that_is_gone_swallows_nothing(gateway, leave):
             assert producer.raw("LPOP", "queue") == bulk(index)
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        encode("QUIT"),
+        encode("PING") * 500,
+        encode("PING", "x" * 1000) * 500,
+    ],
+    ids=["QUIT", "many", "much"],
+)
+def test_a_client_that_leaves_more_behind_a_blocking_command_swallows_nothing(gateway, behind):
+    with gateway.connect() as producer:
+        for index in range(3):
+            client = gateway.connect()
+            client.send_bytes(encode("BLPOP", "queue", 0) + behind)
+            wait_for_blocked(gateway, 1)
+            client.close()
+            wait_for_blocked(gateway, 0)
+            assert producer.raw("RPUSH", "queue", index) == b":1\r\n"
+            assert producer.raw("LPOP", "queue") == bulk(index)
+
+
+def test_what_follows_a_blocking_command_that_need_not_wait_runs_after_a_half_close(gateway):
+    with gateway.connect() as client:
+        assert client.raw("RPUSH", "queue", "x") == b":1\r\n"
+        client.send_bytes(encode("BLPOP", "queue", 0) + encode("PING", "y") * 1000 + encode("QUIT"))
+        client.half_close()
+        answer = b"*2\r\n" + bulk("queue") + bulk("x") + bulk("y") * 1000 + b"+OK\r\n"
+        assert client.read_to_end() == answer
+
+
 def test_many_clients_can_block_at_once(gateway):
     with gateway.connect() as producer:
         clients = [gateway.connect() for _ in range(40)]

@@ -205,6 +205,32 @@ def test_a_client_that_ties_up_a_connection_frees_it_when_it_leaves(server, star
         assert client.raw("PING") == b"+PONG\r\n"
 
 
+def test_uploads_that_bring_nothing_hold_nobody_up(server, start_proxy):
+    server.add_user("uploader")
+    proxy = start_proxy(
+        {"cache": Upstream.verified(server)},
+        {"uploader": server.passwords["uploader"]},
+        [Listener("uploader")],
+        max_pinned=5,
+    )
+    announcement = b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$64000000\r\n"
+    announcers = [proxy.connect() for _ in range(200)]
+    for client in announcers:
+        client.send_bytes(announcement)
+    with proxy.connect() as other:
+        assert other.raw("SET", "k", "v") == b"+OK\r\n"
+        assert len(server.connections("uploader")) == 1
+        # Now as many as there may be come to need a connection, and stop there.
+        for client in announcers[:5]:
+            client.send_bytes(b"x" * 200_000)
+        eventually(lambda: len(server.connections("uploader")) == 6, what="5 uploads under way")
+        assert other.raw("WATCH", "k") == b"+OK\r\n"
+        assert other.raw("UNWATCH") == b"+OK\r\n"
+    assert "stopped in the middle of an upload" in proxy.log()
+    for client in announcers:
+        client.close()
+
+
 def test_the_limit_of_pinned_connections_is_an_error_not_a_hang(server, start_proxy):
     proxy = start_proxy(
         *upstreams(server), [Listener("app")], max_pinned=5, upstream_wait="500ms"

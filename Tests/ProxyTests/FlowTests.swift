@@ -133,6 +133,51 @@ struct FlowTests {
         #expect(bench.received(by: other) == bulk("b"))
     }
 
+    @Test("A client that takes a byte now and then is as slow as one that takes none")
+    func creepingReaderEnds() {
+        var limits = Limits()
+        limits.replyBuffer = 1_000
+        limits.bigReply = 1_000
+        let bench = Bench(limits: limits)
+        let (slow, other) = (bench.client(), bench.client())
+        let shared = bench.shared
+        bench.room[slow] = 0
+        bench.send(request("GET", "a"), from: slow)
+        bench.send(request("GET", "b"), from: other)
+        _ = bench.handedOver(shared)
+        bench.reply("$100000\r\n" + String(repeating: "x", count: 2_000), on: shared)
+        for _ in 0..<49 {
+            bench.advance(0.1)
+            bench.room[slow] = 1
+            bench.flush(slow)
+        }
+        #expect(!bench.isClosed(slow))
+        bench.advance(0.2)
+        #expect(bench.reason(slow) == .slowReader)
+    }
+
+    @Test("A client that takes a quarter of what may wait gets the whole time again")
+    func slowReaderGoesOn() {
+        var limits = Limits()
+        limits.replyBuffer = 1_000
+        limits.bigReply = 1_000
+        let bench = Bench(limits: limits)
+        let (slow, other) = (bench.client(), bench.client())
+        let shared = bench.shared
+        bench.room[slow] = 0
+        bench.send(request("GET", "a"), from: slow)
+        bench.send(request("GET", "b"), from: other)
+        _ = bench.handedOver(shared)
+        bench.reply("$100000\r\n" + String(repeating: "x", count: 2_000), on: shared)
+        bench.advance(4)
+        bench.room[slow] = 250
+        bench.flush(slow)
+        bench.advance(4)
+        #expect(!bench.isClosed(slow))
+        bench.advance(1.1)
+        #expect(bench.reason(slow) == .slowReader)
+    }
+
     @Test("A client that has ended still gets all that it is owed")
     func halfClose() {
         let bench = Bench()

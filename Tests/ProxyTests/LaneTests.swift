@@ -81,6 +81,57 @@ struct LaneTests {
         #expect(bench.handedOver(own) == request("SELECT", "2"))
     }
 
+    @Test("A free own connection goes to the first that can use it")
+    func freeForWhoCanRun() throws {
+        var limits = Limits()
+        limits.maximumPinned = 1
+        limits.replyBuffer = 1_000
+        let bench = Bench(limits: limits)
+        let (holder, full, other) = (bench.client(), bench.client(), bench.client())
+        bench.send(request("WATCH", "a"), from: holder)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        // Waits for an own connection, and then for its client to read.
+        bench.room[full] = 0
+        bench.send(request("GET", "a") + request("WATCH", "b"), from: full)
+        let shared = bench.shared
+        _ = bench.handedOver(shared)
+        bench.reply(bulk(String(repeating: "x", count: 2_000)), on: shared)
+        bench.send(request("WATCH", "c"), from: other)
+        bench.send(request("UNWATCH"), from: holder)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        #expect(bench.handedOver(own) == request("WATCH", "c"))
+        // And when that one is done, it is the other's turn, which reads by now.
+        bench.room[full] = nil
+        bench.flush(full)
+        bench.send(request("UNWATCH"), from: other)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n+OK\r\n", on: own)
+        #expect(bench.handedOver(own) == request("WATCH", "b"))
+    }
+
+    @Test("Who gives an own connection back gets the next one after those who wait")
+    func turns() throws {
+        var limits = Limits()
+        limits.maximumPinned = 1
+        let bench = Bench(limits: limits)
+        let (first, second) = (bench.client(), bench.client())
+        // What AUTH waits for is also when the connection is given back.
+        bench.send(
+            request("WATCH", "a") + request("UNWATCH") + request("AUTH", "default", "x")
+                + request("WATCH", "b"),
+            from: first
+        )
+        bench.send(request("WATCH", "c"), from: second)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("WATCH", "a") + request("UNWATCH"))
+        bench.reply("+OK\r\n+OK\r\n", on: own)
+        #expect(bench.handedOver(own) == request("WATCH", "c"))
+        #expect(bench.received(by: first) == "+OK\r\n+OK\r\n+OK\r\n")
+    }
+
     @Test("A command that waits too long for an own connection gets an error and the end")
     func pinWaitEnds() {
         var limits = Limits()

@@ -99,6 +99,56 @@ struct StreamedRequestTests {
         #expect(bench.router.pinnedCount == 0)
     }
 
+    @Test("A request that only announces its size costs no connection")
+    func announcement() {
+        let bench = bench()
+        for _ in 0..<200 {
+            bench.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$64000000\r\n", from: bench.client())
+        }
+        #expect(bench.connections.isEmpty)
+        #expect(bench.router.pinnedCount == 0)
+    }
+
+    @Test("An upload that brings nothing more makes room for those who wait, and only then")
+    func stalledUpload() throws {
+        var limits = Limits()
+        limits.sharedRequest = 100
+        limits.maximumPinned = 2
+        let bench = Bench(limits: limits)
+        let start = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\n" + String(repeating: "x", count: 200)
+        let (stalled, slow) = (bench.client(), bench.client())
+        bench.send(start, from: stalled)
+        bench.send(start, from: slow)
+        #expect(bench.router.pinnedCount == 2)
+        bench.advance(10)
+        bench.send("x", from: slow)
+        #expect(!bench.isClosed(stalled), "nobody waits")
+        let other = bench.client()
+        bench.send(request("WATCH", "a"), from: other)
+        bench.advance(0.1)
+        #expect(bench.reason(stalled) == .stalledUpload)
+        #expect(!bench.isClosed(slow))
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("WATCH", "a"))
+    }
+
+    @Test("An upload that the server does not take is not its client's fault")
+    func uploadWaitsForServer() {
+        var limits = Limits()
+        limits.sharedRequest = 100
+        limits.upstreamBuffer = 150
+        limits.maximumPinned = 1
+        let bench = Bench(limits: limits)
+        let (upload, other) = (bench.client(), bench.client())
+        bench.send(
+            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\n" + String(repeating: "x", count: 200),
+            from: upload
+        )
+        bench.send(request("WATCH", "a"), from: other)
+        bench.advance(2)
+        #expect(!bench.isClosed(upload))
+    }
+
     @Test("A streamed request that waits too long is taken back to its last byte")
     func waitEnds() throws {
         var limits = Limits()

@@ -108,6 +108,16 @@ private let second: UInt64 = 1_000_000_000
         #expect(lines.all.last?.contains("repeated=49") == true)
     }
 
+    @Test func `says why an upload that stalled was closed`() throws {
+        let lines = Lines()
+        var log = EventLog(configuration: configuration, logger: lines.logger)
+        log.write(.sessionClosed(session: 7, .stalledUpload), at: second)
+        let line = try #require(lines.all.first)
+        #expect(line.hasPrefix("warning:"))
+        #expect(line.contains("upload") && line.contains("max_pinned"))
+        #expect(line.contains("session=7"))
+    }
+
     @Test func `says at once when the reason has changed`() {
         let lines = Lines()
         var log = EventLog(configuration: configuration, logger: lines.logger)

@@ -35,6 +35,25 @@ import Transport
         #expect(vector == .failed(SystemError(call: "sendmsg", number: EPIPE)))
     }
 
+    @Test("A look at a socket shows the end and the loss, whatever is still unread")
+    func probes() throws {
+        let pair = try SocketPair()
+        try send([1, 2, 3], to: pair.left)
+        #expect(Socket.probe(pair.right) == .open)
+        Socket.shutdownWrite(pair.left)
+        #expect(Socket.probe(pair.right) == .ended)
+        #expect(received(from: pair.right) == ([1, 2, 3], .end))
+        let (client, server) = try tcpPair()
+        defer { Socket.close(server) }
+        try send([1, 2, 3], to: client)
+        try waitUntilReady(server, Int32(POLLIN))
+        #expect(Socket.probe(server) == .open)
+        #expect(Socket.setResetOnClose(client) == nil)
+        Socket.close(client)
+        try waitUntilReady(server, Int32(POLLHUP))
+        #expect(Socket.probe(server) == .lost)
+    }
+
     @Test("A reset connection fails the receive with ECONNRESET")
     func receivesReset() throws {
         let (client, server) = try tcpPair()

@@ -117,10 +117,17 @@ final class SimulatedClient {
     var isPartway: Bool { position > 0 || !oddReply.isEmpty }
 
     /// A server that sees the client leave may drop what it owes it.
-    var mayBeCut: Bool {
-        isRelayed || wasRelayed || expected[firstExpected...].contains { $0.isBlocking }
-    }
+    var mayBeCut: Bool { isRelayed || wasRelayed || leftBlocked }
     private var wasRelayed = false
+    /// It left while a command of its might be waiting in the server.
+    private(set) var leftBlocked = false
+    /// The performer has seen its end, if only by looking for it.
+    private(set) var hasShownEnd = false
+
+    func showEnd() {
+        hasShownEnd = true
+        if expected[firstExpected...].contains(where: { $0.isBlocking }) { leftBlocked = true }
+    }
 
     // MARK: Sending
 
@@ -264,7 +271,9 @@ final class SimulatedClient {
             send([bytes("SUBSCRIBE"), bytes("a"), bytes("b")], ties: true)
         case 4 where habits.sendsSecrets: generateLogin(&dice)
         case 5: send([bytes("WATCH"), token()], ties: true)
-        case 6 where habits.blocks: send([bytes("BLPOP"), token(), bytes("0")], ties: true)
+        case 6 where habits.blocks:
+            // Does not wait, which the proxy cannot know before the answer to MULTI.
+            send([bytes("BLPOP"), token(), bytes("0")], ties: true, blocks: true)
         case 7: send([bytes("SELECT"), bytes("\(dice.roll(18))")], ties: true)
         case 8 where dice.chance(1, in: 3): reset()
         default: generatePlain(&dice)

@@ -116,6 +116,7 @@ final class World {
         settings.limits.initialWindow = dice.pick([1, 2, 8, 64])
         settings.limits.maximumWindow = dice.pick([1, 8, 1_000])
         settings.limits.replyWindow = dice.pick([500, 10_000])
+        settings.limits.keptInput = dice.pick([0, 50, 4_000])
         return settings
     }
 
@@ -251,6 +252,19 @@ final class World {
         lastTick = now
         router.tick()
         didAct()
+        for session in router.unwatched {
+            guard let client = clientsByID[session.pointee.id], !client.isClosed else { continue }
+            count("unwatched")
+            switch client.end {
+            case .open: break
+            case .finished:
+                count("ends looked for")
+                client.showEnd()
+                router.didSeeEnd(of: session)
+            case .reset: router.didLose(session)
+            }
+            didAct()
+        }
     }
 
     /// After each call of the router: carry out, count, check.
@@ -320,6 +334,7 @@ final class World {
         if client.pending == 0 {
             if client.end == .finished && !client.hasSeenEnd {
                 client.hasSeenEnd = true
+                client.showEnd()
                 router.didReceiveEnd(from: session)
                 didAct()
             }
@@ -396,7 +411,7 @@ final class World {
         let who = "client \(client.index)"
         switch reason {
         case "clientClosed":
-            guard client.hasSeenEnd else { return fail("\(who) is closed, but did not leave") }
+            guard client.hasShownEnd else { return fail("\(who) is closed, but did not leave") }
             if !hasAll && !client.mayBeCut && !client.mustBeClosed {
                 fail("\(who) left and did not get the replies to what it had sent")
             }
@@ -412,6 +427,10 @@ final class World {
         case "slowReader":
             if client.unread < client.capacity && !client.isBlocked {
                 fail("\(who) reads, and is closed as a slow reader")
+            }
+        case "stalledUpload":
+            if refs.count + 1 < settings.limits.maximumPinned {
+                fail("\(who) is closed to make room for nobody")
             }
         case "drained":
             if !isDrained { fail("\(who) is drained without a drain") }
