@@ -123,8 +123,9 @@ CLIENTS = [
 # What the programs of QUEUES must have done.
 JOBS = frozenset(
     (
-        "enqueue", "work", "failure", "retry", "retry later", "schedule", "dependency", "many",
-        "stop", "workers", "shutdown",
+        "enqueue", "fetch", "fetch many", "position", "queues", "meta", "description", "cancel",
+        "delete", "at front", "work", "failure", "requeue", "urgent", "retry", "retry later",
+        "schedule", "dependency", "many", "stop", "workers", "shutdown", "empty", "delete queue",
     )
 )  # fmt: skip
 

@@ -178,6 +178,54 @@ def test_a_half_closed_client_with_half_a_command_runs_the_whole_ones_only(gatew
         assert other.raw("EXISTS", "whole", "half") == b":1\r\n"
 
 
+def test_a_half_closed_client_gets_every_reply_of_a_watched_transaction(gateway):
+    with gateway.connect() as client:
+        client.raw("WATCH", "w")
+        client.send_bytes(
+            encode("GET", "w") + encode("MULTI") + encode("SET", "w", 1) + encode("EXEC")
+            + encode("GET", "w")
+        )
+        client.half_close()
+        assert client.read_to_end() == (
+            b"$-1\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n" + bulk(1)
+        )
+
+
+def test_a_half_closed_client_gets_what_its_blocking_commands_found(gateway):
+    with gateway.connect() as client:
+        client.send_bytes(
+            encode("RPUSH", "q", "a", "b") + encode("BLPOP", "q", 0) + encode("BRPOP", "q", 0)
+            + encode("LLEN", "q")
+        )
+        client.half_close()
+        pair = b"*2\r\n" + bulk("q")
+        assert client.read_to_end() == b":2\r\n" + pair + bulk("a") + pair + bulk("b") + b":0\r\n"
+
+
+def test_a_half_closed_client_that_waits_is_gone_and_swallows_nothing(gateway):
+    """As the server has it: a client that can say no more is no reason to wait."""
+    with gateway.connect() as client, gateway.connect() as other:
+        client.send_bytes(encode("ECHO", "before") + encode("BLPOP", "q", 0))
+        assert client.read_raw() == bulk("before")
+        client.half_close()
+        assert client.read_to_end() == b""
+        assert other.raw("RPUSH", "q", "a") == b":1\r\n"
+        assert other.raw("LRANGE", "q", 0, -1) == b"*1\r\n" + bulk("a")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_half_closed_client_gets_the_confirmation_of_its_subscriptions(gateway, protocol):
+    with gateway.connect(protocol=protocol) as client:
+        client.send_bytes(
+            encode("ECHO", "before") + encode("SUBSCRIBE", "one", "two") + encode("UNSUBSCRIBE")
+        )
+        client.half_close()
+        received = client.read_to_end()
+        assert received.startswith(bulk("before"))
+        assert received.count(b"subscribe\r\n") == 4
+        assert received.endswith(b":0\r\n")
+
+
 def test_a_half_close_with_nothing_owed_ends_the_session(gateway):
     with gateway.connect() as client:
         client.raw("PING")

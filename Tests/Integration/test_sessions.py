@@ -370,14 +370,15 @@ def test_wait_counts_the_writes_of_the_asking_client(start_server, start_proxy):
     eventually(
         lambda: b"state=online" in primary.ask("INFO", "replication"), 20, "the replica follows"
     )
-    modes = ("multiplexed", "dedicated")
     proxy = start_proxy(
         {"cache": Upstream.verified(primary)},
         {"app": primary.passwords["app"]},
-        [Listener("app", mode) for mode in modes],
+        [Listener("app", mode) for mode in ("multiplexed", "dedicated")],
     )
-    for index in range(len(modes)):
-        with proxy.connect(index) as client:
+    for connect in (
+        lambda: primary.connect("app"), lambda: proxy.connect(0), lambda: proxy.connect(1)
+    ):
+        with connect() as client:
             assert client.raw("SET", "k", "v") == b"+OK\r\n"
             assert client.raw("WAIT", 1, 5000) == b":1\r\n"
             replica.freeze()

@@ -14,7 +14,7 @@ from report import step, wait_until
 from rq import Queue, Retry, Worker
 from rq.command import send_shutdown_command, send_stop_job_command
 from rq.job import Job, JobStatus
-from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 
 JOBS = 30
 WORKERS = 2
@@ -37,6 +37,22 @@ def finish(job: Job) -> object:
 
 jobs = [queue.enqueue(rq_tasks.square, n, job_id=f"{prefix}-{n}") for n in range(JOBS)]
 step("enqueue", len(queue), queue.job_ids == [job.id for job in jobs])
+step("fetch", Job.fetch(jobs[3].id, connection).args, Job.exists("missing", connection))
+step("fetch many", [job.args for job in Job.fetch_many([jobs[1].id, jobs[2].id], connection)])
+step("position", jobs[5].get_position(), queue.get_job_position(jobs[6].id))
+step("queues", [each.name for each in Queue.all(connection) if each.name == prefix])
+
+jobs[0].meta["note"] = "line\r\nfeed"
+jobs[0].save_meta()
+step("meta", Job.fetch(jobs[0].id, connection).get_meta())
+extra = queue.enqueue(rq_tasks.square, 1, job_id=f"{prefix}-extra", description="an extra one")
+step("description", Job.fetch(extra.id, connection).description)
+extra.cancel()
+step("cancel", extra.get_status().value, extra.id in CanceledJobRegistry(queue=queue), len(queue))
+extra.delete()
+step("delete", Job.exists(extra.id, connection), extra.id in CanceledJobRegistry(queue=queue))
+urgent = queue.enqueue(rq_tasks.square, 100, at_front=True)
+step("at front", queue.job_ids[0] == urgent.id, urgent.get_position())
 
 workers = [
     subprocess.Popen(
@@ -56,6 +72,10 @@ try:
 
     failed = queue.enqueue(rq_tasks.fail, "on purpose")
     step("failure", finish(failed), failed.id in FailedJobRegistry(queue=queue))
+    failed.requeue()
+    wait_until(lambda: len(failed.results()) == 2, "it has failed again")
+    step("requeue", [result.type.name for result in failed.results()])
+    step("urgent", finish(urgent))
     step("retry", finish(queue.enqueue(
         rq_tasks.succeed_at, 3, f"{prefix}:attempts", retry=Retry(max=5),
     )))  # fmt: skip
@@ -84,6 +104,11 @@ try:
     for worker in Worker.all(queue=queue):
         send_shutdown_command(connection, worker.name)
     step("shutdown", [worker.wait(20) for worker in workers], Worker.all(queue=queue))
+
+    left = [queue.enqueue(rq_tasks.square, n) for n in range(3)]
+    step("empty", queue.empty(), len(queue), Job.exists(left[0].id, connection))
+    queue.delete(delete_jobs=True)
+    step("delete queue", prefix in [each.name for each in Queue.all(connection)])
 finally:
     for worker in workers:
         if worker.poll() is None:
