@@ -436,6 +436,8 @@ def test_quit_with_replies_turned_off_leaves_nothing_behind(server, start_proxy)
         {"app": server.passwords["app"]},
         [Listener("app")],
     )
+    with proxy.connect() as client:
+        assert client.raw("PING") == b"+PONG\r\n"
     before = len(server.connections("app"))
     for _ in range(3):
         with proxy.connect() as client:

@@ -18,7 +18,7 @@
 //     WHERE t            database and protocol     UNKNOWN, DENIED    errors
 
 /// The state of one connection to a simulated Redis.
-struct RedisModel {
+struct RedisModel: Equatable {
     enum Replies {
         case on
         case off
@@ -48,6 +48,10 @@ struct RedisModel {
     private(set) var isTracking = false
     /// A value came that is not the one that was sent.
     private(set) var hasSeenCorruption = false
+    /// Commands that the user may not run.
+    var denied: Set<String> = []
+    /// The server has its data not together yet.
+    var isLoading = false
 
     var isInTransaction: Bool { queued != nil }
 
@@ -135,6 +139,7 @@ struct RedisModel {
                 return .next
             }
         } else if let error = refusal(of: request, name) {
+            isAborted = isInTransaction
             out += error
         } else {
             after = perform(request, name, to: &out)
@@ -174,9 +179,33 @@ struct RedisModel {
             return Array("-ERR wrong number of arguments for 'auth' command\r\n".utf8)
         case "MULTI" where request.count > 1:
             return Array("-ERR wrong number of arguments for 'multi' command\r\n".utf8)
+        case _ where denied.contains(name):
+            let full = Self.isContainer(name) && request.count > 1 ? [name, word(request)] : [name]
+            return Array(
+                ("-NOPERM this user has no permissions to run the '"
+                    + full.joined(separator: "|").lowercased() + "' command\r\n").utf8
+            )
+        case _ where isLoading && Self.needsData.contains(name):
+            return Array("-LOADING Redis is loading the dataset in memory\r\n".utf8)
         default:
             return nil
         }
+    }
+
+    /// Commands that an access string may leave out. The others every user may run, or tell what
+    /// connection they run on.
+    static let deniable = [
+        "SELECT", "CLIENT", "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "SUBSCRIBE",
+        "UNSUBSCRIBE", "BLPOP", "WAIT", "XREAD", "READONLY", "SCRIPT", "GET", "SET", "PING",
+    ]
+
+    /// Commands that a server refuses while it is loading.
+    static let needsData: Set<String> = ["GET", "SET", "HGETALL", "LRANGE", "BLPOP", "XREAD"]
+
+    private static func isContainer(_ name: String) -> Bool { name == "CLIENT" || name == "SCRIPT" }
+
+    private func word(_ request: [[UInt8]]) -> String {
+        String(decoding: request[1], as: UTF8.self)
     }
 
     private static func number(_ request: [[UInt8]], _ index: Int) -> Int {
@@ -259,9 +288,10 @@ struct RedisModel {
         case "HELLO":
             performHello(request, to: &out)
         case "RESET":
-            let (id, corrupt) = (id, hasSeenCorruption)
+            let (id, corrupt, denied) = (id, hasSeenCorruption, denied)
             self = RedisModel()
             self.id = id
+            self.denied = denied
             hasSeenCorruption = corrupt
             out += "+RESET\r\n".utf8
         case "QUIT":

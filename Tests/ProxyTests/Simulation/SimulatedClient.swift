@@ -27,6 +27,11 @@ struct Expectation {
     var requestEnd: Int
     /// Nothing comes after it, and the proxy closes.
     var isLast = false
+    /// What the server may say instead, because what it refuses changes.
+    var refusals: [[UInt8]] = []
+    /// The state of the session after a refusal, where that makes a difference, and whether a
+    /// state of its lasts then.
+    var refused: (shadow: RedisModel, isLasting: Bool)?
 }
 
 final class SimulatedClient {
@@ -46,6 +51,9 @@ final class SimulatedClient {
         var violates = true
         var speaksInline = true
         var maximumRequests = 40
+        /// What the server refuses changes all the time: the client waits for the answer to
+        /// whatever changes its state.
+        var isUnsure = false
     }
 
     let id: UInt64
@@ -85,6 +93,7 @@ final class SimulatedClient {
     private var oddReply: [UInt8] = []
     /// An error stands in the place of a reply; after a tied one nothing more may come.
     private(set) var errors = 0
+    private(set) var refusals = 0
     private(set) var lastWasError = false
     private(set) var mustGetNothing = false
     private(set) var erroredNumbers: Set<Int> = []
@@ -105,10 +114,11 @@ final class SimulatedClient {
     var lastExecuted = -1
     var executed: Set<Int> = []
 
-    init(id: UInt64, index: Int, habits: Habits) {
+    init(id: UInt64, index: Int, habits: Habits, denied: Set<String>) {
         self.id = id
         self.index = index
         self.habits = habits
+        shadow.denied = denied
     }
 
     var pending: Int { toProxy.count - toProxyStart }
@@ -181,6 +191,7 @@ final class SimulatedClient {
 
     /// Appends one request to what is to be sent, and its reply to what is expected.
     func generate(_ dice: inout Dice) {
+        if let last = expected.last, outstanding > 0, last.refused != nil { return }
         if hasEnded {
             // Pipelined behind the end: must never run.
             send([bytes("ECHO"), token()], expects: false)
@@ -244,7 +255,7 @@ final class SimulatedClient {
         case 6: send([bytes("CLIENT"), bytes("GETNAME")], ties: true, lasts: true)
         case 7:
             isRelayed = true
-            let word = dice.pick(["ON", "OFF", "SKIP"])
+            let word = habits.isUnsure ? "ON" : dice.pick(["ON", "OFF", "SKIP"])
             send([bytes("CLIENT"), bytes("REPLY"), bytes(word)], ties: true)
         case 8:
             isRelayed = true
@@ -431,14 +442,35 @@ final class SimulatedClient {
         expects: Bool = true
     ) {
         if expects {
-            let wasTied = isTied
+            let (before, wasTied, wasLasting) = (shadow, isTied, isLasting)
             var out: [UInt8] = []
             _ = shadow.run(request, to: &out)
             if lasts && out.first != UInt8(ascii: "-") { isLasting = true }
             expect(out, blocks: blocks, isTied: ties || wasTied || isTied)
+            if habits.isUnsure && !out.isEmpty { expectRefusals(request, before, wasLasting) }
         }
         write(request, inline: inline)
         didWrite(request)
+    }
+
+    /// The request that was run last might as well be refused.
+    private func expectRefusals(_ request: [[UInt8]], _ before: RedisModel, _ wasLasting: Bool) {
+        let name = String(decoding: request[0], as: UTF8.self).uppercased()
+        let last = expected.count - 1
+        for isLoading in [false, true] {
+            guard (isLoading ? RedisModel.needsData.contains : RedisModel.deniable.contains)(name)
+            else { continue }
+            var refused = before
+            var out: [UInt8] = []
+            if isLoading { refused.isLoading = true } else { refused.denied = [name] }
+            _ = refused.run(request, to: &out)
+            refused.isLoading = false
+            refused.denied = []
+            expected[last].refusals.append(out)
+            if refused != shadow || wasLasting != isLasting {
+                expected[last].refused = (refused, wasLasting)
+            }
+        }
     }
 
     private func expect(_ reply: [UInt8], blocks: Bool, isTied: Bool? = nil) {
@@ -544,8 +576,16 @@ final class SimulatedClient {
         while let byte = rest.first {
             oddReply.append(byte)
             rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst())
-            guard Self.ownErrors.contains(where: { $0.starts(with: oddReply) }) else {
-                return different(wanted, rest)
+            guard (Self.ownErrors + wanted.refusals).contains(where: { $0.starts(with: oddReply) })
+            else { return different(wanted, rest) }
+            if wanted.refusals.contains(oddReply) {
+                if let refused = wanted.refused {
+                    shadow = refused.shadow
+                    isLasting = refused.isLasting
+                }
+                refusals += 1
+                didGetReply(wanted, isError: false)
+                return nil
             }
             if Self.ownErrors.contains(oddReply) {
                 errors += 1

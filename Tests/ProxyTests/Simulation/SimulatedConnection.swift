@@ -177,6 +177,8 @@ final class SimulatedConnection {
         guard model != nil else { return logIn(request, world) }
         if let wrong = check(request, world) { return wrong }
         var reply: [UInt8] = []
+        model?.denied = world.denied[user]
+        model?.isLoading = world.isLoading
         guard let after = model?.run(request, to: &reply) else { return nil }
         if model?.hasSeenCorruption == true { return "the server is sent a value that was changed" }
         switch after {
@@ -187,6 +189,8 @@ final class SimulatedConnection {
             endServer()
         }
         let name = String(decoding: request[0], as: UTF8.self).uppercased()
+        if reply.starts(with: "-NOPERM this user".utf8) { world.count("refused: \(name)") }
+        if reply.starts(with: "-LOADING".utf8) { world.count("refused while loading") }
         if name == "RESET" {
             hasAnsweredReset = !reply.isEmpty
             model = nil

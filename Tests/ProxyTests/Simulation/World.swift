@@ -26,6 +26,10 @@ struct Settings {
     var maximumClients = 12
     var habits = SimulatedClient.Habits()
     var isDrainedEarly = false
+    /// By user: what the server does not let it run.
+    var denied: [Set<String>] = [[], []]
+    /// That changes during the run, and the server loads its data now and then.
+    var changesAccess = false
 }
 
 final class World {
@@ -66,12 +70,17 @@ final class World {
     private var versions: [UInt64] = [0, 0]
     private var refreshes: [Int] = []
 
+    // What the server refuses at present.
+    private(set) var denied: [Set<String>]
+    private(set) var isLoading = false
+
     private(set) var statistics: [String: Int] = [:]
 
     init(seed: UInt64, settings: Settings) {
         self.seed = seed
         self.settings = settings
         faults = settings.hasFaults
+        denied = settings.denied
         dice = Dice(seed: seed)
         router = Router(
             limits: settings.limits,
@@ -99,6 +108,16 @@ final class World {
         settings.habits.tiesItself = !dice.chance(1, in: 5)
         settings.habits.biggestValue = dice.pick([200, 2_000, 20_000])
         settings.habits.maximumRequests = dice.pick([1, 5, 40, 200])
+        if dice.chance(1, in: 3) {
+            for user in 0..<2 where dice.chance(2, in: 3) {
+                settings.denied[user] = Set(
+                    (0...dice.roll(4)).map { _ in dice.pick(RedisModel.deniable) }
+                )
+            }
+        } else if dice.chance(1, in: 3) {
+            settings.changesAccess = true
+            settings.habits.isUnsure = true
+        }
         settings.limits.connectionsPerPool = dice.pick([1, 1, 2])
         settings.limits.maximumPinned = dice.pick([1, 3, 1_000])
         settings.limits.spareConnections = dice.pick([0, 1, 2])
@@ -124,7 +143,7 @@ final class World {
         if failure == nil { failure = "event \(events): \(text())" }
     }
 
-    private func count(_ what: String) {
+    func count(_ what: String) {
         statistics[what, default: 0] += 1
     }
 
@@ -214,6 +233,11 @@ final class World {
             guard faults && dice.chance(1, in: 3), !connections.isEmpty else { return }
             let connection = dice.pick(connections)
             if connection.phase == .open { lose(connection, "reset by the server") }
+        case 98 where settings.changesAccess:
+            let user = dice.roll(2)
+            let name = dice.pick(RedisModel.deniable)
+            if denied[user].remove(name) == nil { denied[user].insert(name) }
+            if dice.chance(1, in: 4) { isLoading.toggle() }
         case 98:
             guard dice.chance(1, in: 10) else { return }
             router.trim()
@@ -277,11 +301,13 @@ final class World {
     // MARK: Clients
 
     private func open() {
-        let session = router.openSession(route: dice.roll(3))
+        let route = dice.roll(3)
+        let session = router.openSession(route: route)
         let client = SimulatedClient(
             id: session.pointee.id,
             index: clients.count,
-            habits: settings.habits
+            habits: settings.habits,
+            denied: settings.denied[route % 2]
         )
         if !faults { client.habits.violates = dice.chance(1, in: 2) }
         client.capacity = dice.pick([10, 300, 65_536])
@@ -400,6 +426,7 @@ final class World {
             return
         }
         client.isClosed = true
+        if client.refusals > 0 { count("clients refused something") }
         refs[client.id] = nil
         present.removeAll { $0 === client }
         checkClose(client)
@@ -623,15 +650,16 @@ final class World {
     /// Faults off, everybody reads, everything is delivered, time goes on.
     private func comeToRest() {
         faults = false
+        isLoading = false
         for user in 0..<2 { passwords[user] = sourcePasswords[user] }
         var idle = 0
         var rounds = 0
         // Longer than any time-out, so that what is to end by itself has ended.
-        while idle < 120 && failure == nil {
+        while idle < 40 && failure == nil {
             rounds += 1
             guard rounds < 100_000 else { return fail("the world does not come to rest") }
             let before = progress
-            now += 100_000_000
+            now += 300_000_000
             router.advance(to: Instant(nanoseconds: now))
             while !refreshes.isEmpty { publish(refreshes.removeLast()) }
             for connection in connections {
