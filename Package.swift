@@ -82,7 +82,7 @@ let package = Package(
         .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
         .testTarget(
             name: "ProxyTests",
-            dependencies: ["Proxy", "Identity"],
+            dependencies: ["Proxy", "Identity", "CAllocationCount"],
             swiftSettings: settings
         ),
         .testTarget(
