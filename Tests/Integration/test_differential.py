@@ -11,7 +11,9 @@ cannot be compared stands with its reason in differential/tables.py.
 
 import os
 import random
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -20,9 +22,9 @@ from differential import tables
 from differential.commands import SPECIAL, Generator, Grammar
 from differential.frames import end_of_frame, sort_elements, sort_unsubscribed, split
 from differential.pair import Pair
-from differential.scenario import Scenario, Step, from_words, generate
+from differential.scenario import DATA, Scenario, Step, from_words, generate
 from harness.proxy import Listener, Proxy, Upstream
-from harness.resp import Client, bulk
+from harness.resp import Client, bulk, encode
 from harness.server import ACCESS_STRINGS, PASSWORDS, RedisServer
 
 MODES = tables.BOTH
@@ -133,6 +135,85 @@ def test_random_commands_of_several_sessions_are_answered_as_by_the_server(
     assert pair.seen["masked replies"] < pair.seen["replies"] / 5, "too much is masked"
     if user == "app" and count >= SCENARIOS["app"]:
         assert not [kind for kind in NEVER_ZERO if not pair.seen[kind]]
+
+
+# What sessions that share nothing send all at once: so much that only bytes can be compared.
+CROWD = 24
+CROWD_COMMANDS = 300
+CROWD_ROUNDS = 40 if IS_FULL_SIZE else 4
+PRIVATE = [name for name in DATA if name not in ("publish", "blpop", "xread", "wait")]
+LAST = ["nosuch", "the last one"]
+
+
+def private_commands(grammar: Grammar, dice: random.Random, prefix: str) -> list:
+    """Commands on keys and channels of this session's own, and on its state."""
+    generator = Generator(grammar, dice, prefix)
+    key, channel = prefix + "string0", prefix + "news"
+    states = [
+        [["multi"], ["incr", key], ["get", key], ["exec"]], [["multi"], ["get", key], ["discard"]],
+        [["watch", key], ["set", key, "x"], ["multi"], ["get", key], ["exec"]], [["exec"]],
+        [["watch", key], ["get", key], ["unwatch"]], [["blpop", prefix + "list0", "0.01"]],
+        [["select", dice.choice("0123")]], [["client", "setname", prefix], ["client", "getname"]],
+        [["get", key]] * 100, [["set", key, "x" * dice.choice([10, 1_000, 100_000])]],
+    ]
+    # Logins on a connection that subscribes differ, see tables.FOUND.
+    states += dice.choice([
+        [[["hello", "3"]], [["hello", "2"]], [["reset"]], [["auth", "default", "x"]]],
+        [[["subscribe", channel], ["ping"], ["publish", channel, "x"], ["unsubscribe", channel]]],
+    ])
+    commands = []
+    while len(commands) < CROWD_COMMANDS:
+        commands += dice.choice(states) if dice.random() < 0.2 else [
+            generator.named(dice.choice(PRIVATE))
+        ]
+    return commands
+
+
+def answers(connect, commands: list, dice: random.Random) -> bytes:
+    """All that comes for these commands, which are sent in pieces of any size."""
+    request = b"".join(encode(*command) for command in [*commands, LAST])
+    cuts = sorted(dice.randrange(len(request)) for _ in range(dice.choice([0, 3, 30])))
+    received = bytearray()
+
+    def send():
+        for start, end in zip([0, *cuts], [*cuts, len(request)]):
+            client.send_bytes(request[start:end])
+
+    with connect() as client:
+        sender = threading.Thread(target=send)
+        sender.start()
+        while b"with args beginning with: 'the last one'" not in received[-100:]:
+            chunk = client.socket.recv(256 * 1024)
+            if not chunk:
+                break
+            received += chunk
+        sender.join()
+    return tables.CONNECTION_ID.sub(rb"\1<id>", received)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", ("none", *MODES))
+def test_a_crowd_of_sessions_is_answered_as_each_alone_by_the_server(pairs, grammar, seed, mode):
+    pair = pairs(mode, "app")
+    for number in range(CROWD_ROUNDS):
+        pair.prepare()
+        name = f"{seed}-{mode}-{number}"
+        dice = random.Random(name)
+        crowd = [private_commands(grammar, dice, f"own{index}:") for index in range(CROWD)]
+        ways = [lambda: Client(pair.direct_path), pair.connect]
+        runs = []
+        for connect in ways:
+            with ThreadPoolExecutor(CROWD) as together:
+                seeds = [random.Random(f"{name}-{index}") for index in range(CROWD)]
+                runs.append(list(together.map(answers, [connect] * CROWD, crowd, seeds)))
+        for commands, *received in zip(crowd, *runs):
+            expected, got = (split(each)[0] for each in received)
+            assert len(expected) >= CROWD_COMMANDS
+            same = len(os.path.commonprefix([expected, got]))
+            assert expected == got, (
+                f"DIFFERENTIAL_SEED={seed}, round {number}, from reply {same}: direct"
+                f" {expected[same:][:3]!r}, proxied {got[same:][:3]!r}, of {commands}"
+            )
 
 
 def shrink(pair: Pair, scenario: Scenario, difference):

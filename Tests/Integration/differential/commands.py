@@ -303,10 +303,11 @@ class Grammar:
 
 
 class Generator:
-    """Commands drawn with one source of randomness."""
+    """Commands drawn with one source of randomness, on keys that begin with `prefix`."""
 
-    def __init__(self, grammar: Grammar, dice: Random):
+    def __init__(self, grammar: Grammar, dice: Random, prefix: str = ""):
         self.grammar = grammar
+        self.prefix = prefix
         self.dice = dice
         self.names = grammar.generated()
         self.is_tame = False
@@ -404,7 +405,7 @@ class Generator:
         group = entry.group
         if group not in KEY_GROUPS or not self.is_tame and self.dice.random() < 0.1:
             group = self.dice.choice(sorted(KEY_GROUPS))
-        return f"{group}{self.dice.randrange(KEYS_PER_GROUP)}"
+        return f"{self.prefix}{group}{self.dice.randrange(KEYS_PER_GROUP)}"
 
 
 def _is_rare(name: str) -> bool:

@@ -203,7 +203,7 @@ class Pair:
 
     def run(self, scenario: Scenario):
         """The first difference, or None."""
-        self._reset()
+        self.prepare()
         self.sessions = [Session(protocol) for protocol in scenario.protocols]
         self.ids = [{}, {}]
         self.some_wait = False
@@ -239,7 +239,8 @@ class Pair:
                 session.leave(CLOSE)
         self.sessions = []
 
-    def _reset(self) -> None:
+    def prepare(self) -> None:
+        """Both servers without clients and with the same data."""
         self._leave_all()
         if self.is_suspect:
             # What went wrong before must not be met again through a connection that is reused.
