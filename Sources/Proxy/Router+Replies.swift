@@ -144,11 +144,12 @@ extension Router {
         case .multi:
             if !isError { upstream.pointee.ties.insert(.transaction) }
         case .exec:
-            // Refused for want of permission or for its arity, EXEC leaves the transaction open.
-            if !isError || reply.starts(with: "-EXECABORT".utf8)
-                || reply.starts(with: "-ERR EXEC without MULTI".utf8)
-            {
+            // Refused for want of permission or for its arity, EXEC leaves the transaction open;
+            // without MULTI it leaves the watches.
+            if !isError || reply.starts(with: "-EXECABORT".utf8) {
                 upstream.pointee.ties.subtract([.transaction, .watch])
+            } else if reply.starts(with: "-ERR EXEC without MULTI".utf8) {
+                upstream.pointee.ties.remove(.transaction)
             }
         case .discard:
             if !isError { upstream.pointee.ties.subtract([.transaction, .watch]) }

@@ -56,6 +56,16 @@ struct SpareConnectionTests {
         #expect(same == own)
     }
 
+    @Test("stays with its session after an EXEC without MULTI, which leaves the watches")
+    func watchStays() throws {
+        let bench = Bench()
+        let client = bench.client()
+        let own = try run(request("WATCH", "k"), "+OK\r\n", bench, client)
+        let same = try run(request("EXEC"), "-ERR EXEC without MULTI\r\n", bench, client)
+        #expect(same == own)
+        #expect(bench.router.pinnedCount == 1)
+    }
+
     @Test(
         "is given back at once when the command that would have tied it is refused",
         arguments: [

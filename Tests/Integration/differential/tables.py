@@ -142,6 +142,15 @@ FOUND = [
         ((0, "hello 3 setname me auth nosuch x"), (0, "client getname")),
         BOTH, (("hello 3 setname me auth nosuch x", ALWAYS),),
     ),
+    Found(
+        "EXEC without MULTI leaves the watch", (2, 2),
+        ((0, "watch string0", "exec"), (1, "set string0 7"), (0, "multi", "get string0", "exec")),
+    ),
+    Found(
+        "nobody inherits the watch of a client that is gone", (2, 2, 2),
+        ((0, "watch string0", "exec"), (0, "quit"), (1, "set string0 7"),
+         (2, "watch string1"), (2, "multi", "get string1", "exec")),
+    ),
     Found("RESET takes no arguments", (2,), ((0, "reset extra"), (0, "get string0"))),
     Found(
         "RESET with arguments changes nothing for a subscriber", (2,),
