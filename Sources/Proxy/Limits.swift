@@ -14,8 +14,10 @@ package struct Limits: Sendable {
     package var loginRequest = 65_536
     /// Bytes waiting to be sent on one upstream connection before its sessions are not read.
     package var upstreamBuffer = 1_048_576
+    /// The same on a session's own connection, where it is what an upload may take of memory.
+    package var uploadBuffer = 65_536
     /// Bytes of replies that one client may leave unread before its commands are not read.
-    package var replyBuffer = 1_048_576
+    package var replyBuffer = 524_288
     /// Bytes of replies that one client may leave unread on a shared connection at all: it can be
     /// reached only by replies to what was already in flight.
     package var replyBufferMaximum = 268_435_456

@@ -329,7 +329,8 @@ extension Router {
         }
         markDirty(upstream)
         if upstream.pointee.state == .idle { connect(upstream) }
-        if upstream.pointee.outgoing.count > limits.upstreamBuffer {
+        let limit = upstream.pointee.isShared ? limits.upstreamBuffer : limits.uploadBuffer
+        if upstream.pointee.outgoing.count > limit {
             session.pointee.blocks.insert(.upstream)
             upstream.pointee.addWaiter(session)
         }

@@ -44,7 +44,7 @@ final class Worker {
     /// How often connections that nobody needs are closed.
     private static let trimInterval: UInt64 = 10_000_000_000
     /// Ciphertext waiting for the kernel above which no more is handed over.
-    private static let ciphertextLimit = 1_048_576
+    private static let ciphertextLimit = 131_072
 
     let configuration: ServerConfiguration
     let handle: WorkerHandle

@@ -179,7 +179,7 @@ struct EndTests {
     @Test("Bytes that come while a session waits are kept, and run in their order")
     func kept() throws {
         var limits = Limits()
-        limits.upstreamBuffer = 20
+        limits.uploadBuffer = 20
         let bench = Bench(limits: limits, comesUp: false)
         let client = bench.client()
         bench.send(request("BLPOP", "k", "0"), from: client)

@@ -136,7 +136,7 @@ struct StreamedRequestTests {
     func uploadWaitsForServer() {
         var limits = Limits()
         limits.sharedRequest = 100
-        limits.upstreamBuffer = 150
+        limits.uploadBuffer = 150
         limits.maximumPinned = 1
         let bench = Bench(limits: limits)
         let (upload, other) = (bench.client(), bench.client())

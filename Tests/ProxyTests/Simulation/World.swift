@@ -130,6 +130,7 @@ final class World {
         settings.limits.replyChunk = dice.pick([100, 1_000, 16_000])
         settings.limits.sharedRequest = dice.pick([200, 2_000])
         settings.limits.upstreamBuffer = dice.pick([300, 5_000])
+        settings.limits.uploadBuffer = settings.limits.upstreamBuffer
         settings.limits.replyBuffer = dice.pick([300, 5_000])
         settings.limits.bigReply = dice.pick([250, 2_000])
         settings.limits.initialWindow = dice.pick([1, 2, 8, 64])
