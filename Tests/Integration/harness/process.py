@@ -107,10 +107,17 @@ class Process:
         return bytes(found)
 
     def resident_bytes(self) -> int:
+        return self._status_bytes("VmRSS")
+
+    def peak_resident_bytes(self) -> int:
+        """Since the start, or since 5 was written to /proc/PID/clear_refs."""
+        return self._status_bytes("VmHWM")
+
+    def _status_bytes(self, name: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError(f"no VmRSS for pid {self.pid}")
+        raise AssertionError(f"no {name} for pid {self.pid}")
 
 
 def wait_until(condition, process: Process, what: str, seconds: float = 15.0) -> None:
