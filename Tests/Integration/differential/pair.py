@@ -494,6 +494,10 @@ class Pair:
     def _learn(self, session, piece, frames, got) -> None:
         """What later steps need to know of this one."""
         names = [self.grammar.name_of(command) for command in piece]
+        if "reset" in names:
+            # The connection that it was the id of may serve others from here on.
+            for ids in self.ids:
+                ids.pop(self.sessions.index(session), None)
         if names == ["client|id"] and len(frames) == 1 and frames[0][:1] == b":":
             number = self.sessions.index(session)
             self.ids[0][number] = frames[0][1:-2]
