@@ -127,7 +127,7 @@ def test_uploads_that_stall_hold_up_nobody_and_cost_little(proxy, full_size, sen
         assert stalled[0].read_raw() == b"+OK\r\n"
     # Each may have one connection upstream, and memory for TLS and what is under way at a time.
     assert used <= 2 * count + 20
-    assert memory.growth < 8 * MIB + count * (384 if sent else 64) * KIB
+    assert memory.growth < 8 * MIB + count * (512 if sent else 64) * KIB
     assert disturbed < 20 * undisturbed + 0.05
     eventually(lambda: proxy.process.descriptors() <= descriptors + 10, what="they are forgotten")
 

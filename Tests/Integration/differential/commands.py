@@ -234,7 +234,6 @@ class Entry:
     arguments: list
     flags: set
     tips: set
-    categories: set
 
     @property
     def words(self) -> list:
@@ -264,7 +263,6 @@ class Grammar:
                 name, group, documented.get(b"arguments", []),
                 {flag.decode() for flag in information[2]},
                 {tip.decode() for tip in information[7]},
-                {category.decode() for category in information[6]},
             )
             subcommands = information[9]
             if not subcommands:
