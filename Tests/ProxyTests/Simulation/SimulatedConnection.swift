@@ -176,6 +176,7 @@ final class SimulatedConnection {
         }
         guard model != nil else { return logIn(request, world) }
         if let wrong = check(request, world) { return wrong }
+        world.didServe()
         var reply: [UInt8] = []
         model?.denied = world.denied[user]
         model?.isLoading = world.isLoading

@@ -159,6 +159,9 @@ final class World {
         return .accept
     }
 
+    /// A request was run, which brings no byte on its way if replies are turned off.
+    func didServe() { progress += 1 }
+
     func didExecute(client index: Int, number: Int) -> String? {
         let client = clients[index]
         guard number > client.lastExecuted else {
@@ -695,7 +698,7 @@ final class World {
             } else if client.end != .open {
                 fail("client \(client.index) left, and was not closed")
             } else if let wanted = client.current {
-                fail("client \(client.index) waits for reply \(wanted.number) for ever")
+                fail("for ever, \(describe(client)), reply \(wanted.number)")
             } else if client.pending > 0 {
                 fail("client \(client.index) is not read any more")
             } else if client.mustGetNothing {
@@ -712,7 +715,7 @@ final class World {
         return "client \(client.index), \(client.end), \(client.requests) requests, waits for "
             + "\(next), unread \(client.unread), blocked \(client.isBlocked), "
             + "lost \(client.mustBeClosed), relayed \(client.isRelayed), "
-            + "connection \(connection ?? "none")"
+            + "connection \(connection ?? "none"), pending \(client.pending)"
     }
 
     private func checkDrained() {
