@@ -2,7 +2,7 @@
 
 import pytest
 
-from clients import CLIENTS, SCENARIO, Client, steps
+from clients import CLIENTS, JOBS, SCENARIO, Client, steps
 from comparison import compare, ids
 
 
@@ -20,6 +20,11 @@ def expected(expectations, direct):
         return expectations[client.name]
 
     return lines
+
+
+def test_every_scenario_is_long_enough_to_mean_something():
+    assert len(SCENARIO) >= 20
+    assert len(JOBS) >= 20
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=ids(CLIENTS))
