@@ -82,8 +82,13 @@ extension Router {
             if waits { kind = .blocking }
         default: break
         }
-        // In a transaction nothing waits.
-        if kind == .blocking && upstream.pointee.ties.contains(.transaction) { kind = .plain }
+        // In a transaction nothing waits. Whether it still is one is known when nothing is owed: what
+        // is on its way may end it.
+        if kind == .blocking && upstream.pointee.ties.contains(.transaction)
+            && session.pointee.owed == 0
+        {
+            kind = .plain
+        }
         if kind == .blocking {
             session.pointee.blocking += 1
         } else if request == nil && kind != .plain {

@@ -44,6 +44,22 @@ struct EndTests {
         #expect(bench.ended == [own])
     }
 
+    @Test(
+        "The server is told of an end behind what ended a transaction",
+        arguments: [request("EXEC"), request("DISCARD")])
+    func transactionEnds(end: String) throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("MULTI"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        bench.send(end + request("BLPOP", "k", "0"), from: client)
+        bench.end(client)
+        #expect(bench.handedOver(own) == end + request("BLPOP", "k", "0"))
+        #expect(bench.ended == [own])
+    }
+
     @Test("What a client sent before its end runs, if the command did not block")
     func doesNotBlock() throws {
         let bench = bench()

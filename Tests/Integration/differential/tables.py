@@ -151,6 +151,10 @@ FOUND = [
         ((0, "watch string0", "exec"), (0, "quit"), (1, "set string0 7"),
          (2, "watch string1"), (2, "multi", "get string1", "exec")),
     ),
+    Found(
+        "nobody waits on behalf of a client that is gone", (2,),
+        ((0, "multi"), (0, "exec", "blpop list1 0")),
+    ),
     Found("RESET takes no arguments", (2,), ((0, "reset extra"), (0, "get string0"))),
     Found(
         "RESET with arguments changes nothing for a subscriber", (2,),
