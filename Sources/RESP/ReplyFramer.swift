@@ -10,10 +10,13 @@
 //
 // Invariant: where a frame ends follows from the bytes alone, never from how they were split.
 //
-// Inside EXEC's reply counting can go wrong on a well-behaved server: RESP3 pushes stand between the
-// elements, SUBSCRIBE in a transaction sends a frame per channel, CLIENT REPLY OFF leaves slots
-// empty. A push inside an aggregate is counted as an element here. Sessions that queue such commands
-// are the caller's to keep on a connection whose replies need no counting.
+// A push inside an aggregate takes no slot of it. redis-server (7.0.15) writes the messages that a
+// command brings about for its own client where they arise: between the replies in EXEC's array, and
+// behind the header of ZPOPMIN's, if the client is subscribed to keyspace events.
+//
+// Inside EXEC's reply counting can go wrong all the same on a well-behaved server: SUBSCRIBE in a
+// transaction sends a frame per channel, CLIENT REPLY OFF leaves slots empty. Sessions that queue
+// such commands are the caller's to keep on a connection whose replies need no counting.
 //
 // Rejected: a stack of open aggregates (depth is the server's choice, so it would need a limit or
 // memory); a search for line ends in bulk bodies (they are data).
@@ -66,7 +69,7 @@ package struct ReplyFramer {
     @usableFromInline var digits: UInt8 = 0
     @usableFromInline var negative = false
     @usableFromInline var phase = Phase.element
-    /// The type byte of the element in progress.
+    /// The type byte of the element in progress, or `interposedPush`.
     @usableFromInline var element: UInt8 = 0
     @usableFromInline var frameType: UInt8 = 0
     /// Whether the reply that the attributes of this frame precede has begun.
@@ -88,6 +91,9 @@ package struct ReplyFramer {
 
     /// How many bytes of the bulk in progress are still to come, its CR LF included; 0 if none is.
     @inlinable package var bulkRemaining: Int { bulk }
+
+    /// In the place of its type byte, for a push inside another frame. No type byte is like it.
+    @usableFromInline static var interposedPush: UInt8 { 0xBE }
 
     /// The most digits a header's number may have; one more could pass 64 bits.
     @usableFromInline static var mostDigits: UInt8 { 18 }
@@ -148,6 +154,7 @@ package struct ReplyFramer {
             switch phase {
             case .element:
                 element = bytes.load(fromByteOffset: position, as: UInt8.self)
+                guard element != Self.interposedPush else { return fail() }
                 if owed == 0 {
                     owed = 1
                     isTyped = false
@@ -157,6 +164,8 @@ package struct ReplyFramer {
                 if !isTyped, owed == 1, element != 0x7C {
                     isTyped = true
                     frameType = element
+                } else if element == 0x3E {
+                    element = Self.interposedPush
                 }
                 if let (next, scan) = wholeElement(bytes, from: position, to: end) {
                     if let scan { return scan }
@@ -170,7 +179,8 @@ package struct ReplyFramer {
                     phase = .line
                     digits = 0
                     negative = false
-                case 0x24, 0x2A, 0x21, 0x3D, 0x25, 0x7E, 0x3E, 0x7C:  // $ * ! = % ~ > |
+                case 0x24, 0x2A, 0x21, 0x3D, 0x25, 0x7E, 0x3E, 0x7C,  // $ * ! = % ~ > |
+                    Self.interposedPush:
                     phase = .header
                     number = 0
                     digits = 0
@@ -294,7 +304,7 @@ package struct ReplyFramer {
                 next = offset + 5
             }
             return (next, finishElement(at: next))
-        case 0x2A, 0x25, 0x7E, 0x3E, 0x7C:  // * % ~ > |
+        case 0x2A, 0x25, 0x7E, 0x3E, 0x7C, Self.interposedPush:  // * % ~ > |
             let (entries, length) = Header.short(bytes + offset, available: end - offset)
             guard length > 0 else { return nil }
             return (offset + length, finishHeader(entries, at: offset + length))
@@ -362,11 +372,12 @@ package struct ReplyFramer {
     /// Counts the entries an aggregate's header announces; a scan if that ended the frame, or if
     /// there are more than can be counted.
     private mutating func finishHeader(_ entries: Int, at position: Int) -> ReplyScan? {
-        // A map's entries are two elements each. An attribute's too, and it takes no slot.
+        // A map's entries are two elements each, an attribute's too.
         let isAttribute = element == 0x7C
+        let takesSlot = !isAttribute && element != Self.interposedPush
         let (slots, overflow) = entries.multipliedReportingOverflow(
             by: isAttribute || element == 0x25 ? 2 : 1)
-        let (sum, overflowToo) = (owed - (isAttribute ? 0 : 1)).addingReportingOverflow(slots)
+        let (sum, overflowToo) = (owed - (takesSlot ? 1 : 0)).addingReportingOverflow(slots)
         guard !overflow, !overflowToo else { return fail() }
         owed = sum
         phase = .element

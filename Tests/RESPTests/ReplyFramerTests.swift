@@ -120,8 +120,15 @@ private func events(_ stream: [UInt8], cuts: [Int]) -> [ReplyEvent] {
         #expect(!feeder.state.inPush && feeder.state.isAtFrameStart)
     }
 
-    @Test func `A push inside an aggregate is counted as an element of it`() {
-        let stream = Array("*2\r\n>2\r\n+a\r\n+b\r\n+OK\r\n".utf8)
+    @Test(
+        "A push inside an aggregate takes no slot of it",
+        arguments: [
+            "*2\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n:1\r\n_\r\n",
+            "*1\r\n>4\r\n+a\r\n+b\r\n+c\r\n+d\r\n>0\r\n*2\r\n>1\r\n*1\r\n:1\r\n$1\r\na\r\n,1\r\n",
+        ]
+    )
+    func interposedPush(reply: String) {
+        let stream = Array(reply.utf8)
         for cut in 0...stream.count {
             #expect(events(stream, cuts: [cut]) == [.reply(type: 0x2A, end: stream.count)])
         }

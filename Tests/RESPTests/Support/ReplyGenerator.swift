@@ -8,7 +8,11 @@ enum ReplyGenerator {
             let attributes =
                 generator.oneIn(6)
                 ? aggregate("|", perEntry: 2, depth: 2, using: &generator) : []
-            return attributes + element(depth: generator.small(upTo: 4), using: &generator)
+            let isPush = generator.oneIn(10)
+            return attributes
+                + (isPush
+                    ? aggregate(">", perEntry: 1, depth: 2, using: &generator)
+                    : element(depth: generator.small(upTo: 4), using: &generator))
         }
     }
 
@@ -33,7 +37,9 @@ enum ReplyGenerator {
         case 14...15: return aggregate("*", perEntry: 1, depth: depth - 1, using: &generator)
         case 16: return aggregate("~", perEntry: 1, depth: depth - 1, using: &generator)
         case 17: return aggregate("%", perEntry: 2, depth: depth - 1, using: &generator)
-        case 18: return aggregate(">", perEntry: 1, depth: depth - 1, using: &generator)
+        case 18:
+            return aggregate(">", perEntry: 1, depth: depth - 1, using: &generator)
+                + element(depth: depth - 1, using: &generator)
         default:
             return aggregate("|", perEntry: 2, depth: depth - 1, using: &generator)
                 + element(depth: depth - 1, using: &generator)

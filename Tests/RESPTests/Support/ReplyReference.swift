@@ -30,7 +30,7 @@ enum ReplyReference {
                     guard position < stream.count else { throw Stop.unfinished }
                     type = stream[position]
                 }
-                try element(stream, &position)
+                try element(stream, &position, isNested: false)
                 events.append(
                     type == UInt8(ascii: ">")
                         ? .push(end: position) : .reply(type: type, end: position))
@@ -51,7 +51,9 @@ enum ReplyReference {
         }
     }
 
-    private static func element(_ stream: [UInt8], _ position: inout Int) throws {
+    private static func element(
+        _ stream: [UInt8], _ position: inout Int, isNested: Bool = true
+    ) throws {
         guard position < stream.count else { throw Stop.unfinished }
         switch Character(UnicodeScalar(stream[position])) {
         case "|":
@@ -96,6 +98,8 @@ enum ReplyReference {
             for _ in 0..<count * (type == UInt8(ascii: "%") ? 2 : 1) {
                 try element(stream, &position)
             }
+            // A push that came between: what it interrupted goes on.
+            if type == UInt8(ascii: ">"), isNested { try element(stream, &position) }
         default:
             throw Stop.violation
         }
