@@ -12,6 +12,8 @@ package enum ClientError: CaseIterable, Sendable {
     case authWithoutPassword
     case wrongPassword
     case authArity
+    case authWhileSubscribed
+    case helloWhileSubscribed
     case syntax
     case protocolVersion
     case protocolVersionNotInteger
@@ -36,6 +38,10 @@ package enum ClientError: CaseIterable, Sendable {
             "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
         case .authArity:
             "-ERR wrong number of arguments for 'auth' command\r\n"
+        case .authWhileSubscribed:
+            "-ERR Can't execute 'auth': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
+        case .helloWhileSubscribed:
+            "-ERR Can't execute 'hello': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
         case .syntax:
             "-ERR syntax error\r\n"
         case .protocolVersion:

@@ -26,6 +26,7 @@ extension Router {
         _ request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
+        if let verdict = actAsSubscriber(command, request, of: session) { return verdict }
         switch command {
         case .plain: return .passOn
         case .none: return .handled
@@ -178,7 +179,7 @@ extension Router {
             var framer = RequestFramer()
             guard case .frame(_, let command) = framer.next(request.bytes, count: byteCount)
             else { return .handled }
-            let verdict = command == .plain ? .passOn : act(on: command, bytes, of: session)
+            let verdict = act(on: command, bytes, of: session)
             if case .passOn = verdict { passOn(session, request.bytes, byteCount, 1) }
             return verdict
         }
@@ -267,6 +268,17 @@ extension Router {
             }
         }
         session.pointee.carriesState = true
+        if let version = hello.version, let upstream = session.pointee.upstream,
+            upstream.pointee.isCounted
+        {
+            guard session.pointee.owed == 0 else {
+                session.pointee.blocks.insert(.quiet)
+                return .wait
+            }
+            if !upstream.pointee.ties.contains(.transaction) {
+                session.pointee.protocolVersion = version
+            }
+        }
         guard hello.hasLogin else {
             guard let base = request.baseAddress else { return .handled }
             passOn(session, base, request.count, 1, .lasting)
@@ -416,7 +428,8 @@ extension Router {
         session.pointee.upstream = nil
         session.pointee.carriesState = false
         upstream.pointee.owner = nil
-        spare[sparePool(of: session)].append(upstream)
+        let pool = upstream.pointee.route * 2 + Int(upstream.pointee.protocolVersion) - 2
+        spare[pool].append(upstream)
         pinnedCount -= 1
     }
 
@@ -478,6 +491,7 @@ extension Router {
         session.pointee.carriesState = false
         session.pointee.blocking = 0
         session.pointee.substitute = nil
+        session.pointee.isLimited = false
         session.pointee.blocks.remove(.upstream)
         session.pointee.protocolVersion = 2
         unpause(upstream)
@@ -492,11 +506,17 @@ extension Router {
     }
 
     /// From here on the number of replies cannot be told from the requests: relay.
-    private func stopCounting(_ upstream: UpstreamRef) {
+    func stopCounting(_ upstream: UpstreamRef) {
         guard upstream.pointee.isCounted else { return }
         upstream.pointee.isCounted = false
         upstream.pointee.unsentRuns = 0
         upstream.pointee.queue.removeAll()
-        upstream.pointee.owner?.pointee.owed = 0
+        guard let owner = upstream.pointee.owner else { return }
+        owner.pointee.owed = 0
+        owner.pointee.isLimited = false
+        let held = upstream.pointee.subscriptions.held.count
+        guard held > 0 else { return }
+        answer(owner, upstream.pointee.subscriptions.held.bytes, held)
+        upstream.pointee.subscriptions.held = Buffer()
     }
 }

@@ -263,10 +263,12 @@ extension Router {
             reconnect(upstream)
             return
         }
-        // The server was told that the client is finished, or was sent its QUIT.
+        // The server was told that the client is finished, or was sent its QUIT, whose answer ends
+        // a session before that where answers are counted.
         let isExpected =
             upstream.pointee.hasEnded
-            || (owner.pointee.phase == .finished && owner.pointee.closeReason == .quit)
+            || (owner.pointee.phase == .finished && owner.pointee.closeReason == .quit
+                && !upstream.pointee.isCounted)
         if !isExpected {
             report(.lost(upstream.pointee.facts, reason: reason, closed: 1, kept: 0))
         }

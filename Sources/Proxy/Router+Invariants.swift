@@ -10,6 +10,7 @@ extension Router {
             precondition(upstream.pointee.owner == nil && upstream.pointee.ties.isEmpty)
             precondition(upstream.pointee.queue.isEmpty && upstream.pointee.outgoing.isEmpty)
             precondition(upstream.pointee.state == .ready && upstream.pointee.isCounted)
+            precondition(upstream.pointee.subscriptions.phase == .none)
         }
         var sessions = 0
         var next = firstSession
@@ -24,6 +25,12 @@ extension Router {
                 precondition(upstream.pointee.owner == session, "an own connection serves another")
                 precondition(!upstream.pointee.isShared)
                 check(upstream, &owed)
+                let phase = upstream.pointee.subscriptions.phase
+                let isTied = upstream.pointee.ties.contains(.subscription)
+                precondition((phase != .none) == isTied, "a subscription without its tie")
+            }
+            if session.pointee.isLimited {
+                precondition(subscribedUpstream(session) != nil, "limited without subscription")
             }
             if session.pointee.directStart != nil {
                 precondition(session.pointee.output.isEmpty, "output would be reordered")

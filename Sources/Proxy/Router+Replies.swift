@@ -15,6 +15,8 @@ extension Router {
         case .ready:
             if !upstream.pointee.isCounted {
                 relay(upstream, base, count)
+            } else if upstream.pointee.ties.contains(.subscription) {
+                receiveSubscribed(upstream, UnsafeMutableRawPointer(mutating: base), count)
             } else if let owner = upstream.pointee.owner, owner.pointee.substitute != nil {
                 substitute(upstream, owner, base, count)
             } else {
@@ -29,7 +31,7 @@ extension Router {
     }
 
     /// Gives each reply to the session at the head of the queue.
-    private func match(
+    func match(
         _ upstream: UpstreamRef,
         _ base: UnsafeRawPointer,
         _ from: Int,
@@ -133,7 +135,7 @@ extension Router {
     ///
     /// - Parameter reply: empty if it came in pieces. An error then counts as the one that leaves
     ///   the tie as it is: the connection is shared less, never wrongly.
-    private func learn(
+    func learn(
         from reply: UnsafeRawBufferPointer,
         _ kind: RunKind,
         _ upstream: UpstreamRef
@@ -166,6 +168,9 @@ extension Router {
             updateReading(owner)
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }
+        case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
+            .reset, .speak:
+            break
         }
     }
 
@@ -373,7 +378,7 @@ extension Router {
     /// Queues bytes of the reply buffer for a client: sent straight from there if they are all
     /// that it gets in this turn.
     @inline(__always)
-    private func output(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
+    func output(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
         if session.pointee.output.isEmpty {
             guard let start = session.pointee.directStart else {
                 session.pointee.directStart = bytes
@@ -507,7 +512,7 @@ extension Router {
     /// connection whose small replies it cannot write for a while.
     private func pauseIfBig(_ upstream: UpstreamRef, for session: SessionRef) {
         guard upstream.pointee.pausedFor == nil, upstream.pointee.state == .ready else { return }
-        if upstream.pointee.isCounted {
+        if upstream.pointee.isCounted && !upstream.pointee.ties.contains(.subscription) {
             guard upstream.pointee.queue.count > upstream.pointee.unsentRuns,
                 upstream.pointee.queue.head.pointee.session == session,
                 upstream.pointee.partialReply + upstream.pointee.framer.bulkRemaining

@@ -184,7 +184,9 @@ extension Router {
             }
             switch session.pointee.framer.next(base + start, count: count &- start) {
             case .frame(let length, let command):
-                if command == .plain || session.pointee.isMidRequest {
+                if (command == .plain && !session.pointee.isLimited)
+                    || session.pointee.isMidRequest
+                {
                     start &+= length
                     if session.pointee.isMidRequest {
                         // What is left of it goes into the run that began with it: if that is
@@ -238,11 +240,29 @@ extension Router {
                 let held = count - start
                 // Until its name is known a request waits; the framer bounds what comes before it.
                 guard let command = session.pointee.framer.command else { break scanning }
+                if session.pointee.isLimited {
+                    // Looked at whole, or judged by the server.
+                    guard held + session.pointee.framer.missing > limits.sharedRequest else {
+                        break scanning
+                    }
+                    passOn(session, base + run, start - run, requests)
+                    run = start
+                    requests = 0
+                    yieldToServer(session)
+                    break scanning
+                }
                 if session.pointee.lane == .own, canStream(session, command, held) {
                     // A header that is not all there is read again from its beginning.
                     let scanned = session.pointee.framer.scanned
                     guard scanned > 0 else { break scanning }
                     if !session.pointee.isMidRequest {
+                        if command == .subscribe || command == .unsubscribe,
+                            session.pointee.owed &+ requests > 0, !isRelayed(session)
+                        {
+                            // Nothing of ours may be under way where counting stops.
+                            session.pointee.blocks.insert(.quiet)
+                            break scanning
+                        }
                         session.pointee.isMidRequest = true
                         requests &+= 1
                         if command != .plain { tie(session, to: command, nil) }
@@ -263,7 +283,7 @@ extension Router {
                 run = start
                 requests = 0
                 if isLogin {
-                    guard session.pointee.owed == 0 else {
+                    guard session.pointee.owed == 0, !isMidMessage(session) else {
                         session.pointee.blocks.insert(.quiet)
                         break scanning
                     }
@@ -384,6 +404,9 @@ extension Router {
     func didBecomeQuiet(_ session: SessionRef) {
         session.pointee.blocking = 0
         if session.pointee.lane == .own {
+            if let upstream = subscribedUpstream(session), settleSubscriptions(session, upstream) {
+                return
+            }
             releaseOwn(session)
             leaveEnding(session)
         }
@@ -397,6 +420,8 @@ extension Router {
         guard let upstream = session.pointee.upstream, session.pointee.lane == .own,
             upstream.pointee.isCounted, upstream.pointee.isEnding
         else { return }
+        // The server ends a subscription in its time, behind the last message.
+        if upstream.pointee.ties.contains(.subscription) && session.pointee.input.isEmpty { return }
         guard upstream.pointee.ties.isEmpty else {
             endWhenSent(session, session.pointee.closeReason)
             return
@@ -420,14 +445,16 @@ extension Router {
             guard session.pointee.blocks.isEmpty, !session.pointee.isRunnable else { return }
             let upstream = session.pointee.lane == .own ? session.pointee.upstream : nil
             let isCounted = upstream?.pointee.isCounted ?? true
+            let isSubscribed = subscribedUpstream(session) != nil
             if session.pointee.violation != nil {
                 guard !isCounted || session.pointee.owed == (session.pointee.isMidRequest ? 1 : 0)
                 else { return }
+                if isMidMessage(session) { return }
                 if isCounted, let reply = session.pointee.violation?.reply {
                     answer(session, reply)
                 }
                 endWhenSent(session, .violation)
-            } else if !isCounted {
+            } else if !isCounted || (isSubscribed && session.pointee.closeReason != .quit) {
                 // The server is told that the client is finished, and decides what that means
                 // for a subscription, as on a direct connection.
                 guard let upstream, session.pointee.closeReason != .quit,

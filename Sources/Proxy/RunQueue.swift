@@ -26,6 +26,20 @@ package enum RunKind: UInt8, BitwiseCopyable {
     case blocking
     /// Success leaves the connection in a state of its session's own for good.
     case lasting
+    /// Any of the three: a push for each name, or one error.
+    case subscribe
+    /// Any of the three, with names: a push for each, or one error.
+    case unsubscribe
+    /// Without names: a push for each that is left, one at least, or an error.
+    case unsubscribeAll
+    case punsubscribeAll
+    case sunsubscribeAll
+    /// Of a RESP2 subscriber, whose answer looks different.
+    case ping
+    /// Success ends the connection's use.
+    case reset
+    /// HELLO of our own, which the server does not refuse.
+    case speak
 }
 
 /// Consecutive requests of one session on one upstream connection.

@@ -87,6 +87,9 @@ package struct Session: ~Copyable {
     var blocking: UInt32 = 0
     /// Delivered instead of the next reply.
     var substitute: [UInt8]?
+    /// A RESP2 client that is subscribed, or on the way there or back, on a connection that speaks
+    /// RESP3: each of its requests is looked at, for there are few that it may send.
+    var isLimited = false
     /// The performer was last told to read from the client.
     var isRead = true
     var isDirty = false

@@ -41,6 +41,8 @@ package struct Upstream: ~Copyable {
         static let watch = Ties(rawValue: 2)
         /// Database, name, protocol, tracking …: never cleared.
         static let lasting = Ties(rawValue: 4)
+        /// `subscriptions` is in any phase but `none`.
+        static let subscription = Ties(rawValue: 8)
     }
 
     enum Failure: UInt8 {
@@ -77,9 +79,11 @@ package struct Upstream: ~Copyable {
     var framer = ReplyFramer()
     /// Bytes of the reply in progress that have been delivered.
     var partialReply = 0
-    /// Replies are matched by counting. Off for good once the session subscribes, monitors,
-    /// replicates, or turns replies off: from then on its bytes are relayed.
+    /// Replies are matched by counting. Off for good once the session monitors, replicates, or
+    /// does anything else that brings replies which cannot be counted: from then on its bytes are
+    /// relayed.
     var isCounted = true
+    var subscriptions = Subscriptions()
     /// Of a relayed connection: RESET and a QUIT of ours went out, the end of both ends the relay.
     var awaitsReset = false
     /// The last bytes that came since, if they may be the answers to both.

@@ -96,7 +96,7 @@ final class Bench {
         }
         if comesUp {
             for upstream in connections where upstream.pointee.state == .connecting {
-                bringUp(upstream)
+                bringUp(upstream, version: Int(upstream.pointee.protocolVersion))
             }
         }
     }

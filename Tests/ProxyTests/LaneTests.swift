@@ -155,7 +155,7 @@ struct LaneTests {
     func relay() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SUBSCRIBE", "a", "b"), from: client)
+        bench.send(request("MONITOR"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
         for part in ["*3\r\n$9\r\nsub", "scribe\r\n$1\r\na\r\n:1\r\n*3", "\r\n", "…"] {
@@ -172,12 +172,12 @@ struct LaneTests {
             let bench = Bench()
             let client = bench.client()
             bench.send(
-                request("SUBSCRIBE", "a") + request("RESET") + request("GET", "k"),
+                request("MONITOR") + request("RESET") + request("GET", "k"),
                 from: client
             )
             let own = try #require(bench.connections.last)
             #expect(
-                bench.handedOver(own) == request("SUBSCRIBE", "a") + request("RESET")
+                bench.handedOver(own) == request("MONITOR") + request("RESET")
                     + request("QUIT")
             )
             let bytes = Array((stream + end).utf8)
@@ -219,7 +219,7 @@ struct LaneTests {
     func lostInReset() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SUBSCRIBE", "a") + request("RESET"), from: client)
+        bench.send(request("MONITOR") + request("RESET"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
         bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+RESET\r\n+OK", on: own)
@@ -231,7 +231,7 @@ struct LaneTests {
     func violationInRelay() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SUBSCRIBE", "a"), from: client)
+        bench.send(request("MONITOR"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
         bench.reply("*3\r\n$9\r\nsubsc", on: own)
@@ -244,9 +244,9 @@ struct LaneTests {
     func quitInRelay() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SUBSCRIBE", "a") + request("QUIT") + request("GET", "k"), from: client)
+        bench.send(request("MONITOR") + request("QUIT") + request("GET", "k"), from: client)
         let own = try #require(bench.connections.last)
-        #expect(bench.handedOver(own) == request("SUBSCRIBE", "a") + request("QUIT"))
+        #expect(bench.handedOver(own) == request("MONITOR") + request("QUIT"))
         bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+OK\r\n", on: own)
         #expect(bench.received(by: client).hasSuffix("+OK\r\n"))
         bench.lose(own)

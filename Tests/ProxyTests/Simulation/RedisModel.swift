@@ -185,6 +185,12 @@ struct RedisModel: Equatable {
                 ("-NOPERM this user has no permissions to run the '"
                     + full.joined(separator: "|").lowercased() + "' command\r\n").utf8
             )
+        case "SUBSCRIBE" where request.contains(Array("denied".utf8)):
+            return Array("-NOPERM this user has no permissions to access a channel\r\n".utf8)
+        case "SUBSCRIBE", "UNSUBSCRIBE", "PING", "RESET", "QUIT":
+            return nil
+        case _ where version == 2 && !channels.isEmpty:
+            return Array("-ERR Can't execute '\(name.lowercased())': \(Self.allowed)\r\n".utf8)
         case _ where isLoading && Self.needsData.contains(name):
             return Array("-LOADING Redis is loading the dataset in memory\r\n".utf8)
         default:
@@ -207,6 +213,10 @@ struct RedisModel: Equatable {
     private func word(_ request: [[UInt8]]) -> String {
         String(decoding: request[1], as: UTF8.self)
     }
+
+    /// What a RESP2 subscriber is told.
+    static let allowed =
+        "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
 
     private static func number(_ request: [[UInt8]], _ index: Int) -> Int {
         guard index < request.count else { return 0 }
@@ -408,6 +418,9 @@ struct RedisModel: Equatable {
             Self.appendBulk(word.utf8, to: &out)
             Self.appendBulk(channel, to: &out)
             out += ":\(channels.count)\r\n".utf8
+            // Others publish all the time.
+            guard !isLeaving, queued == nil else { continue }
+            for index in 0..<Self.hash(channel) % 3 { appendMessage(channel, index, to: &out) }
         }
     }
 

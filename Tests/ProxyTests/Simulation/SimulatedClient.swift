@@ -67,6 +67,7 @@ final class SimulatedClient {
     private(set) var isLasting = false
     private var isTied: Bool {
         isLasting || isRelayed || shadow.isInTransaction || shadow.isWatching
+            || !shadow.channels.isEmpty
     }
     /// QUIT or something malformed was sent: what follows must not run.
     private(set) var hasEnded = false
@@ -245,9 +246,10 @@ final class SimulatedClient {
         case 2: send([bytes("WATCH"), token()], ties: true)
         case 3: send([bytes("SELECT"), bytes("\(dice.roll(18))")], ties: true, lasts: true)
         case 4:
-            isRelayed = true
-            let channels = (0...dice.roll(3)).map { bytes("c\($0)") }
-            send([bytes("SUBSCRIBE")] + channels, ties: true)
+            var channels = (0...dice.roll(3)).map { bytes("c\($0)") }
+            if dice.chance(1, in: 6) { channels.append(bytes("denied")) }
+            let word = dice.chance(1, in: 6) ? "UNSUBSCRIBE" : "SUBSCRIBE"
+            send([bytes(word)] + channels, ties: true)
         case 5:
             send(
                 [bytes("CLIENT"), bytes("SETNAME"), bytes("n\(dice.roll(9))")], ties: true,
@@ -292,7 +294,27 @@ final class SimulatedClient {
     }
 
     private func generateSubscribed(_ dice: inout Dice) {
-        switch dice.roll(8) {
+        let isLimited = shadow.version == 2
+        switch dice.roll(11) {
+        case 8 where habits.sendsSecrets && !shadow.isInTransaction:
+            let error = "-ERR Can't execute 'auth': \(RedisModel.allowed)\r\n"
+            answer([bytes("AUTH"), bytes("default"), secret()], isLimited ? error : "+OK\r\n")
+        case 9 where isLimited && dice.chance(1, in: 4):
+            isRelayed = true
+            generatePlain(&dice)
+        case 9 where !isLimited: generatePlain(&dice)
+        case 10 where !isLimited && !shadow.isInTransaction && !habits.isUnsure:
+            send([bytes("MULTI")], ties: true)
+            generatePlain(&dice)
+            if dice.chance(1, in: 6) {
+                isRelayed = true
+                send([bytes("SUBSCRIBE"), bytes("c1"), bytes("c2")], ties: true)
+            }
+            send([bytes("EXEC")], ties: true)
+            if dice.chance(1, in: 10) {
+                isRelayed = true
+                hello([bytes("HELLO"), bytes("2")])
+            }
         case 0...3: send([bytes("PING"), token()], ties: true)
         case 4: send([bytes("SUBSCRIBE"), bytes("c\(dice.roll(6))")], ties: true)
         case 5: send([bytes("UNSUBSCRIBE"), bytes("c\(dice.roll(6))")], ties: true)
