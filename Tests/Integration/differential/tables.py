@@ -173,8 +173,18 @@ FOUND = [
         ((0, "bzpopmin sorted-set1 0.01", "subscribe news", "quit"),),
     ),
     Found(
+        "what waits on a relayed connection before QUIT is answered", (2,),
+        ((0, "client tracking on", "bzpopmin sorted-set1 0.01", "quit"),),
+        BOTH, (("quit", WAITING),),
+    ),
+    Found(
         "QUIT of a subscriber is answered after a pause", (2, 2),
         ((0, "subscribe news"), (1, "client pause 50"), (0, "quit")),
+    ),
+    Found(
+        "QUIT on a relayed connection is answered after a pause", (2, 2),
+        ((0, "client tracking on"), (1, "client pause 50"), (0, "quit")),
+        BOTH, (("client|pause", ALWAYS),),
     ),
     Found(
         "a push that was not asked for reaches its client", (3,), ((0, "debug protocol push"),),
