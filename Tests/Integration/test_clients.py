@@ -83,6 +83,8 @@ def test_clients_that_vanish_in_the_middle_of_a_pipeline_harm_nobody(gateway):
 
 
 def test_a_thousand_connections_are_served(gateway):
+    # Spare ones of sessions before, which are closed when nobody has needed them for a while.
+    before = len(gateway.server.connections("app"))
     clients = [gateway.connect() for _ in range(1000)]
     for turn in range(3):
         for number, client in enumerate(clients):
@@ -92,13 +94,15 @@ def test_a_thousand_connections_are_served(gateway):
         for number, client in enumerate(clients):
             assert client.read_raw(2) == b"+OK\r\n" + bulk(f"{number}-{turn}")
     if gateway.name == "multiplexed":
-        assert len(gateway.server.connections("app")) < 20
+        assert len(gateway.server.connections("app")) < before + 20
     if gateway.name == "dedicated":
         assert len(gateway.server.connections("app")) >= 1000
     for client in clients:
         client.close()
     if gateway.name == "dedicated":
-        eventually(lambda: len(gateway.server.connections("app")) < 20, 20, "connections end")
+        eventually(
+            lambda: len(gateway.server.connections("app")) < before + 20, 20, "connections end"
+        )
 
 
 def test_connections_refused_over_the_limit_are_told_so(server, start_proxy):
