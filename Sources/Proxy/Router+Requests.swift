@@ -420,8 +420,12 @@ extension Router {
         guard let upstream = session.pointee.upstream, session.pointee.lane == .own,
             upstream.pointee.isCounted, upstream.pointee.isEnding
         else { return }
-        // The server ends a subscription in its time, behind the last message.
-        if upstream.pointee.ties.contains(.subscription) && session.pointee.input.isEmpty { return }
+        // The server ends a subscription in its time, behind the last message; unless a request
+        // waits here, which can no longer be sent.
+        let isWaiting =
+            session.pointee.isRunnable
+            || !session.pointee.blocks.isDisjoint(with: [.quiet, .window, .upstream])
+        if upstream.pointee.ties.contains(.subscription) && !isWaiting { return }
         guard upstream.pointee.ties.isEmpty else {
             endWhenSent(session, session.pointee.closeReason)
             return

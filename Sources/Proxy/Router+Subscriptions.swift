@@ -247,7 +247,8 @@ extension Router {
         case .hello where isLimited: return refuse(request, .helloWhileSubscribed, session)
         case .hello where !isLimited:
             // To RESP2, with subscriptions that stay.
-            guard HelloRequest(UnsafeRawBufferPointer(request)).version == 2 else { return nil }
+            let hello = HelloRequest(UnsafeRawBufferPointer(request))
+            guard hello.error == nil, hello.version == 2 else { return nil }
             guard session.pointee.owed == 0 else { return waitForQuiet(session) }
             stopCounting(upstream)
             return nil

@@ -362,6 +362,19 @@ struct SubscriptionTests {
         }
     }
 
+    @Test("A RESP3 subscriber whose HELLO 2 is refused is counted on")
+    func helloRefusedInRESP3() throws {
+        let subscriber = try Subscriber(isRESP3: true)
+        let (bench, own) = (subscriber.bench, subscriber.own)
+        bench.send(request("HELLO", "2", "AUTH", "nobody", "x"), from: subscriber.client)
+        #expect(bench.handedOver(own) == request("AUTH"))
+        bench.reply("-ERR wrong number\r\n", on: own)
+        #expect(bench.received(by: subscriber.client).hasPrefix("-WRONGPASS"))
+        let gone = confirmation("unsubscribe", "a", 0)
+        #expect(subscriber.run(request("UNSUBSCRIBE"), gone) == gone)
+        #expect(bench.router.pinnedCount == 0)
+    }
+
     @Test("A RESP3 subscriber that goes back to RESP2 is relayed for life")
     func backToRESP2() throws {
         let subscriber = try Subscriber(isRESP3: true)
@@ -418,6 +431,20 @@ struct SubscriptionTests {
         bench.reply(message("a", "x"), on: own)
         #expect(bench.received(by: subscriber.client) == inRESP2(message("a", "x")))
         #expect(!bench.isClosed(subscriber.client))
+        bench.lose(own)
+        #expect(bench.reason(subscriber.client) == .clientClosed)
+    }
+
+    @Test("Half a request at a client's end keeps no message from it")
+    func halfCloseWithinRequest() throws {
+        let subscriber = try Subscriber()
+        let (bench, own) = (subscriber.bench, subscriber.own)
+        bench.send(request("SUBSCRIBE", "b") + "*1\r\n$4\r\nPI", from: subscriber.client)
+        bench.end(subscriber.client)
+        _ = bench.handedOver(own)
+        let frames = confirmation("subscribe", "b", 2) + message("b", "x")
+        bench.reply(frames, on: own)
+        #expect(bench.received(by: subscriber.client) == inRESP2(frames))
         bench.lose(own)
         #expect(bench.reason(subscriber.client) == .clientClosed)
     }
