@@ -27,7 +27,7 @@ from .commands import Grammar
 from .scenario import ABORT, CLOSE, HALF_CLOSE, STAY, Scenario, Step
 from .tables import (
     ALWAYS, CONNECTION_ID, MASKED_WITHOUT_ARGUMENTS_ONLY, MASKS, QUEUEING, RELAYED, SILENCED,
-    UNORDERED, WAITING,
+    SUBSCRIBED, UNORDERED, WAITING,
 )
 
 DIRECT_SECONDS = 20.0
@@ -39,12 +39,13 @@ WRITTEN_AT_ONCE_BYTES = 16_000
 SHOWN_BYTES = 400
 UNKNOWN_ID = b"424242"
 
-# After these the proxy passes the server's bytes on without knowing where a reply ends.
-UNCOUNTABLE = {
+# After these the proxy passes the server's bytes on without knowing where a reply ends; after the
+# others too, if they run in a transaction or what a subscriber may not send follows.
+UNCOUNTABLE = {"client", "client|reply", "client|tracking"}
+SUBSCRIBING = {
     "subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe",
-    "client", "client|reply", "client|tracking",
 }
-
+FOR_SUBSCRIBERS = SUBSCRIBING | {"ping", "auth", "hello"}
 
 SEED_KEYS = [
     ("set", "string0", "1"), ("set", "string1", "abc"), ("rpush", "list0", "a", "b", "c"),
@@ -145,6 +146,7 @@ class Session:
         self.is_waiting = False
         self.is_queueing = False
         self.is_silenced = False
+        self.is_subscribed = False
         self.is_relayed = False
         self.needs_greeting = self.protocol == 3
 
@@ -166,7 +168,7 @@ class Session:
         return {ALWAYS} | {
             state for state, holds in (
                 (QUEUEING, self.is_queueing), (SILENCED, self.is_silenced),
-                (RELAYED, self.is_relayed),
+                (SUBSCRIBED, self.is_subscribed), (RELAYED, self.is_relayed),
             ) if holds
         }
 
@@ -311,16 +313,20 @@ class Pair:
                 states.add(WAITING)
             if _silences(command):
                 states.add(SILENCED)
-            if name in UNCOUNTABLE:
+            if name in SUBSCRIBING:
+                states.add(SUBSCRIBED)
+            is_odd = name not in FOR_SUBSCRIBERS or QUEUEING in states
+            if name in UNCOUNTABLE or SUBSCRIBED in states and is_odd:
                 states.add(RELAYED)
             if name == "multi":
                 states.add(QUEUEING)
             elif name in ("exec", "discard", "reset") and len(command) == 1:
                 states.discard(QUEUEING)
                 if name == "reset":
-                    states.discard(RELAYED)
+                    states -= {SUBSCRIBED, RELAYED}
             permitted.append(command)
         session.is_relayed = RELAYED in states
+        session.is_subscribed = SUBSCRIBED in states
         return permitted
 
     def _pieces(self, commands):

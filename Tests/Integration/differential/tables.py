@@ -93,12 +93,14 @@ MASKED_WITHOUT_ARGUMENTS_ONLY = {"unsubscribe", "punsubscribe", "sunsubscribe"}
 
 UNORDERED = Mask("COMMAND calls it nondeterministic_output_order", sort_elements)
 
-# What HELLO says of the connection, wherever it stands (a list in RESP2, a map in RESP3).
-CONNECTION_ID = re.compile(rb"(\$2\r\nid\r\n:)\d+")
+# What HELLO says of the connection, wherever it stands (a list in RESP2, a map in RESP3), and what
+# is said of a redirection's connection that is gone.
+CONNECTION_ID = re.compile(rb"((?:\$2\r\nid|\$21\r\ntracking-redir-broken)\r\n:)\d+")
 
 # States of a session in which some commands are not sent; pair.py knows when it is in them.
 QUEUEING = "inside MULTI"
 SILENCED = "behind CLIENT REPLY OFF or SKIP"
+SUBSCRIBED = "behind a command that subscribes or unsubscribes"
 RELAYED = "behind a command that makes its replies uncountable"
 WAITING = "behind a command that waits, in one burst"
 ALWAYS = "in any state"
@@ -140,6 +142,10 @@ FOUND = [
     Found(
         "a login in subscribed state is refused as the server does", (2,),
         ((0, "subscribe news"), (0, "auth x")),
+    ),
+    Found(
+        "a login behind what a subscriber may not send is refused as the server does", (2,),
+        ((0, "subscribe news", "get string0"), (0, "auth x")), BOTH,
     ),
     Found(
         "HELLO takes effect option by option", (2,),
