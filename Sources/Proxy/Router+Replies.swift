@@ -64,6 +64,9 @@ extension Router {
                 case .reply(let after):
                     if run.pointee.kind != .plain {
                         let isWhole = upstream.pointee.partialReply == 0
+                        if !isWhole && run.pointee.kind == .exec {
+                            keepError(upstream, base + offset, after - offset)
+                        }
                         learn(
                             from: UnsafeRawBufferPointer(
                                 start: base + offset,
@@ -104,6 +107,9 @@ extension Router {
                         deliver(session, base + delivered, offset - delivered, replies)
                         return
                     }
+                    if run.pointee.kind == .exec {
+                        keepError(upstream, base + offset, end - offset)
+                    }
                     upstream.pointee.partialReply &+= end &- offset
                     let total =
                         upstream.pointee.partialReply
@@ -133,8 +139,7 @@ extension Router {
 
     /// What the answer to a tracked request says about its connection.
     ///
-    /// - Parameter reply: empty if it came in pieces. An error then counts as the one that leaves
-    ///   the tie as it is: the connection is shared less, never wrongly.
+    /// - Parameter reply: empty if it came in pieces. What EXEC's error says is kept meanwhile.
     func learn(
         from reply: UnsafeRawBufferPointer,
         _ kind: RunKind,
@@ -148,11 +153,17 @@ extension Router {
         case .exec:
             // Refused for want of permission or for its arity, EXEC leaves the transaction open;
             // without MULTI it leaves the watches.
-            if !isError || reply.starts(with: "-EXECABORT".utf8) {
+            let kept = upstream.pointee.errorHead.count
+            let text =
+                reply.isEmpty && kept > 0
+                ? UnsafeRawBufferPointer(start: upstream.pointee.errorHead.bytes, count: kept)
+                : reply
+            if !isError || text.starts(with: "-EXECABORT".utf8) {
                 upstream.pointee.ties.subtract([.transaction, .watch])
-            } else if reply.starts(with: "-ERR EXEC without MULTI".utf8) {
+            } else if text.starts(with: "-ERR EXEC without MULTI".utf8) {
                 upstream.pointee.ties.remove(.transaction)
             }
+            if kept > 0 { upstream.pointee.errorHead = Buffer() }
         case .discard:
             if !isError { upstream.pointee.ties.subtract([.transaction, .watch]) }
         case .watch:
@@ -222,6 +233,14 @@ extension Router {
             fail(upstream, "the server sent what is not RESP")
             return nil
         }
+    }
+
+    /// Keeps the beginning of an error that comes in pieces.
+    private func keepError(_ upstream: UpstreamRef, _ bytes: UnsafeRawPointer, _ count: Int) {
+        guard upstream.pointee.framer.type == UInt8(ascii: "-"),
+            upstream.pointee.errorHead.count < 64
+        else { return }
+        upstream.pointee.errorHead.append(bytes, min(count, 64))
     }
 
     /// Skips one push that arrived while nothing is owed; nil if the rest of the bytes is spent,

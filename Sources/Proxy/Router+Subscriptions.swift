@@ -564,6 +564,10 @@ extension Router {
                 default: break
                 }
             }
+            // What an error of EXEC says of the transaction is told by its text.
+            if run.pointee.kind == .exec && upstream.pointee.framer.type == UInt8(ascii: "-") {
+                return .held
+            }
             pass(owner, bytes, count)
             return .passing
         }

@@ -79,6 +79,8 @@ package struct Upstream: ~Copyable {
     var framer = ReplyFramer()
     /// Bytes of the reply in progress that have been delivered.
     var partialReply = 0
+    /// The beginning of EXEC's answer, if it is an error that comes in pieces.
+    var errorHead = Buffer()
     /// Replies are matched by counting. Off for good once the session monitors, replicates, or
     /// does anything else that brings replies which cannot be counted: from then on its bytes are
     /// relayed.

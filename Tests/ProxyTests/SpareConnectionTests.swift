@@ -92,6 +92,22 @@ struct SpareConnectionTests {
         #expect(bench.router.pinnedCount == 0)
     }
 
+    @Test("is given back after a transaction that was aborted, wherever EXEC's error is cut")
+    func abortGivesBack() throws {
+        let error = "-EXECABORT Transaction discarded because of previous errors.\r\n"
+        for cut in 1..<error.utf8.count {
+            let bench = Bench()
+            let client = bench.client()
+            let own = try run(request("MULTI"), "+OK\r\n", bench, client)
+            bench.send(request("EXEC"), from: client)
+            _ = bench.handedOver(own)
+            bench.reply(String(error.prefix(cut)), on: own)
+            bench.reply(String(error.dropFirst(cut)), on: own)
+            #expect(bench.received(by: client) == error)
+            #expect(bench.router.pinnedCount == 0, "cut at \(cut)")
+        }
+    }
+
     @Test("that was told of its client's end is never given back")
     func halfClosedIsNotSpare() throws {
         let bench = Bench()
