@@ -404,11 +404,13 @@ extension Router {
         _ error: ClientError,
         _ session: SessionRef
     ) -> Verdict {
-        guard session.pointee.owed == 0, !isMidMessage(session) else {
-            return waitForQuiet(session)
-        }
+        guard session.pointee.owed == 0 else { return waitForQuiet(session) }
         if let base = request.baseAddress { explicit_bzero(base, request.count) }
-        answer(session, error.reply)
+        // Where the answer to a stand-in comes, behind the messages before it, is its place.
+        session.pointee.substitute = error.reply
+        session.pointee.blocks.insert(.substitute)
+        let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
+        passOn(session, UnsafeRawPointer(standIn.utf8Start), standIn.utf8CodeUnitCount, 1)
         return .handled
     }
 

@@ -301,7 +301,7 @@ final class SimulatedClient {
             answer([bytes("AUTH"), bytes("default"), secret()], isLimited ? error : "+OK\r\n")
         case 9 where isLimited && dice.chance(1, in: 4):
             isRelayed = true
-            generatePlain(&dice)
+            send([bytes(dice.pick(["ECHO", "WHERE", "UNKNOWN", "DENIED"])), token()], ties: true)
         case 9 where !isLimited: generatePlain(&dice)
         case 10 where !isLimited && !shadow.isInTransaction && !habits.isUnsure:
             send([bytes("MULTI")], ties: true)
