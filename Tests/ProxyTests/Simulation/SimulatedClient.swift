@@ -307,11 +307,11 @@ final class SimulatedClient {
             send([bytes("MULTI")], ties: true)
             generatePlain(&dice)
             if dice.chance(1, in: 6) {
-                isRelayed = true
+                if shadow.isInTransaction { isRelayed = true }
                 send([bytes("SUBSCRIBE"), bytes("c1"), bytes("c2")], ties: true)
             }
             send([bytes("EXEC")], ties: true)
-            if dice.chance(1, in: 10) {
+            if dice.chance(1, in: 10) && !shadow.isInTransaction {
                 isRelayed = true
                 hello([bytes("HELLO"), bytes("2")])
             }
