@@ -387,6 +387,8 @@ extension Router {
         passOn(
             session, UnsafeRawPointer(hello.utf8Start), hello.utf8CodeUnitCount, 1, .speak,
             isMuted: true)
+        // It may be as much as may wait, at a moment when nothing was received from the client.
+        updateReading(session)
     }
 
     /// Has the server judge what a RESP2 subscriber asks for, once nothing is owed.
