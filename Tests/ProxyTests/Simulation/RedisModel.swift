@@ -198,6 +198,10 @@ struct RedisModel: Equatable {
         }
     }
 
+    static let abort = Array(
+        "-EXECABORT Transaction discarded because of previous errors.\r\n".utf8
+    )
+
     /// Commands that an access string may leave out. The others every user may run, or tell what
     /// connection they run on.
     static let deniable = [
@@ -371,8 +375,7 @@ struct RedisModel: Equatable {
             let (aborted, overwritten) = (isAborted, isOverwritten)
             endTransaction()
             if aborted {
-                out +=
-                    "-EXECABORT Transaction discarded because of previous errors.\r\n".utf8
+                out += Self.abort
             } else if overwritten {
                 out += (version == 3 ? "_\r\n" : "*-1\r\n").utf8
             } else {

@@ -32,6 +32,8 @@ struct Expectation {
     /// The state of the session after a refusal, where that makes a difference, and whether a
     /// state of its lasts then.
     var refused: (shadow: RedisModel, isLasting: Bool)?
+    /// The EXEC of a transaction that was sent as a whole, any part of which may be refused.
+    var endsUnsureBlock = false
 }
 
 final class SimulatedClient {
@@ -54,6 +56,8 @@ final class SimulatedClient {
         /// What the server refuses changes all the time: the client waits for the answer to
         /// whatever changes its state.
         var isUnsure = false
+        /// Sends many transactions, each as a whole.
+        var sendsBlocks = false
     }
 
     let id: UInt64
@@ -71,6 +75,8 @@ final class SimulatedClient {
     }
     /// QUIT or something malformed was sent: what follows must not run.
     private(set) var hasEnded = false
+    /// Nobody knows whether a transaction is open.
+    private var needsReset = false
     private(set) var firstForbidden = Int.max
     private(set) var requests = 0
     var end = End.open
@@ -109,6 +115,8 @@ final class SimulatedClient {
     var isLazy = false
     /// The connection that owed it something is lost: it must be closed for that.
     var mustBeClosed = false
+    /// It had something under way on a connection that the proxy had to give up.
+    var mayBeClosed = false
     var closeReason: String?
 
     /// What the server ran of it.
@@ -130,13 +138,14 @@ final class SimulatedClient {
     /// A server that sees the client leave may drop what it owes it.
     var mayBeCut: Bool { isRelayed || wasRelayed || leftBlocked }
     private var wasRelayed = false
-    /// It left while a command of its might be waiting in the server.
+    /// It left as a subscriber, or while a command of its might be waiting in the server.
     private(set) var leftBlocked = false
     /// The performer has seen its end, if only by looking for it.
     private(set) var hasShownEnd = false
 
     func showEnd() {
         hasShownEnd = true
+        if !shadow.channels.isEmpty { leftBlocked = true }
         if expected[firstExpected...].contains(where: { $0.isBlocking }) { leftBlocked = true }
     }
 
@@ -192,7 +201,14 @@ final class SimulatedClient {
 
     /// Appends one request to what is to be sent, and its reply to what is expected.
     func generate(_ dice: inout Dice) {
-        if let last = expected.last, outstanding > 0, last.refused != nil { return }
+        if let last = expected.last, outstanding > 0, last.refused != nil || last.endsUnsureBlock {
+            return
+        }
+        if needsReset {
+            needsReset = false
+            reset()
+            return
+        }
         if hasEnded {
             // Pipelined behind the end: must never run.
             send([bytes("ECHO"), token()], expects: false)
@@ -202,6 +218,10 @@ final class SimulatedClient {
             generateSubscribed(&dice)
         } else if shadow.isInTransaction {
             generateInTransaction(&dice)
+        } else if habits.sendsBlocks && !isRelayed && shadow.replies == .on
+            && dice.chance(1, in: 4)
+        {
+            generateBlock(&dice)
         } else if habits.tiesItself && dice.chance(1, in: 12) {
             generateTying(&dice)
         } else if habits.sendsSecrets && dice.chance(1, in: 25) {
@@ -273,6 +293,48 @@ final class SimulatedClient {
             let arguments = ["XREAD", "BLOCK", "0", "STREAMS"].map(bytes)
             send(arguments + [token(), bytes("$")], ties: true, blocks: true)
         }
+    }
+
+    /// A transaction as most clients send it: all of it at once.
+    private func generateBlock(_ dice: inout Dice) {
+        let count = 1 + dice.roll(5)
+        guard habits.isUnsure else {
+            send([bytes("MULTI")], ties: true)
+            for _ in 0..<count { generatePlain(&dice) }
+            if shadow.isInTransaction { send([bytes("EXEC")], ties: true) }
+            return
+        }
+        // Each part may be refused by itself. If MULTI is, what follows runs at once; if EXEC is,
+        // the transaction stays open, which only this client may come to feel.
+        let isInTransaction = shadow.isInTransaction
+        send([bytes("MULTI")], ties: true)
+        guard outstanding > 0, !isInTransaction else { return }
+        expected[expected.count - 1].refused = nil
+        var bare = shadow
+        var ignored: [UInt8] = []
+        _ = bare.run([bytes("DISCARD")], to: &ignored)
+        for _ in 0..<count {
+            let token = token()
+            let request = dice.pick([
+                [bytes("GET"), token, bytes("\(size(&dice))")],
+                [bytes("ECHO"), token],
+                [bytes("WHERE"), token],
+                [bytes("HGETALL"), token, bytes("\(dice.roll(12))")],
+            ])
+            send(request, ties: true)
+            let last = expected.count - 1
+            expected[last].refused = nil
+            // If MULTI was refused, it ties nothing.
+            expected[last].isTied = false
+            var reply: [UInt8] = []
+            _ = bare.run(request, to: &reply)
+            expected[last].refusals.append(reply)
+        }
+        send([bytes("EXEC")], ties: true)
+        let last = expected.count - 1
+        expected[last].refused = nil
+        expected[last].endsUnsureBlock = true
+        expected[last].refusals += [RedisModel.abort, bytes("-ERR EXEC without MULTI\r\n")]
     }
 
     private func generateInTransaction(_ dice: inout Dice) {
@@ -508,7 +570,13 @@ final class SimulatedClient {
         )
     }
 
+    /// How often which request was sent, by its first word.
+    private(set) var sent: [String: Int] = [:]
+
     private func didWrite(_ request: [[UInt8]] = []) {
+        if let name = request.first {
+            sent[String(decoding: name, as: UTF8.self).uppercased(), default: 0] += 1
+        }
         written = taken + pending
         if let last = expected.last, last.number == requests {
             expected[expected.count - 1].requestEnd = written
@@ -605,6 +673,7 @@ final class SimulatedClient {
                     shadow = refused.shadow
                     isLasting = refused.isLasting
                 }
+                if wanted.endsUnsureBlock && oddReply != RedisModel.abort { needsReset = true }
                 refusals += 1
                 didGetReply(wanted, isError: false)
                 return nil

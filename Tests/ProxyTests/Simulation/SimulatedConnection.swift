@@ -46,6 +46,8 @@ final class SimulatedConnection {
     /// Of a shared connection: whose requests were handed over and not answered completely.
     private(set) var unanswered: [Int] = []
     private var replyEnds: [Int] = []
+    /// A shared connection that the server left in a transaction: nothing behind that is anybody's.
+    private(set) var isPoisoned = false
     private var produced = 0
     private var fed = 0
 
@@ -191,6 +193,12 @@ final class SimulatedConnection {
         }
         let name = String(decoding: request[0], as: UTF8.self).uppercased()
         if reply.starts(with: "-NOPERM this user".utf8) { world.count("refused: \(name)") }
+        if !Self.plain.contains(name) { world.count("\(isShared ? "shared" : "own"): \(name)") }
+        if isShared && name == "EXEC" && model?.isInTransaction == true {
+            world.count("shared connections left in a transaction")
+            isPoisoned = true
+            for index in unanswered { world.mayClose(index) }
+        }
         if reply.starts(with: "-LOADING".utf8) { world.count("refused while loading") }
         if name == "RESET" {
             hasAnsweredReset = !reply.isEmpty
@@ -216,6 +224,7 @@ final class SimulatedConnection {
         case .refuse(let reason): send(Array("-\(reason)\r\n".utf8), isReply: false)
         case .silent: break
         case .accept:
+            if version == 3 { world.count("connections of RESP3") }
             var model = RedisModel(version: Int(version), name: isShared ? request[6] : [])
             model.id = Int(id)
             var reply: [UInt8] = []
@@ -226,15 +235,15 @@ final class SimulatedConnection {
         return nil
     }
 
+    static let plain: Set<String> = [
+        "GET", "SET", "ECHO", "PING", "HGETALL", "LRANGE", "NEST", "WHERE", "UNKNOWN", "DENIED",
+    ]
+
     private func check(_ request: [[UInt8]], _ world: World) -> String? {
         if isShared {
             let name = String(decoding: request[0], as: UTF8.self).uppercased()
             let isScript = name == "SCRIPT" || name == "XREAD"
-            let plain = [
-                "GET", "SET", "ECHO", "PING", "HGETALL", "LRANGE", "NEST", "WHERE", "UNKNOWN",
-                "DENIED",
-            ]
-            guard plain.contains(name) || isScript else {
+            guard Self.plain.contains(name) || isScript else {
                 return "\(name) is sent on a shared connection"
             }
         }

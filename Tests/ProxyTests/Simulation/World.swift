@@ -106,6 +106,7 @@ final class World {
         settings.maximumClients = dice.pick([1, 3, 12, 30])
         settings.isDrainedEarly = dice.chance(1, in: 3)
         settings.habits.tiesItself = !dice.chance(1, in: 5)
+        settings.habits.sendsBlocks = dice.chance(1, in: 3)
         settings.habits.biggestValue = dice.pick([200, 2_000, 20_000])
         settings.habits.maximumRequests = dice.pick([1, 5, 40, 200])
         if dice.chance(1, in: 3) {
@@ -431,6 +432,9 @@ final class World {
         }
         client.isClosed = true
         if client.refusals > 0 { count("clients refused something") }
+        for (name, times) in client.sent where !SimulatedConnection.plain.contains(name) {
+            statistics["sent: \(name)", default: 0] += times
+        }
         refs[client.id] = nil
         present.removeAll { $0 === client }
         checkClose(client)
@@ -452,7 +456,9 @@ final class World {
             if !client.hasEnded { fail("\(who) is closed for \(reason) without a cause") }
             if !hasAll && !client.mayBeCut { fail("\(who) is closed before its last reply") }
         case "upstreamLost":
-            if !client.mustBeClosed { fail("\(who) is closed, but nothing of its was lost") }
+            if !client.mustBeClosed && !client.mayBeClosed {
+                fail("\(who) is closed, but nothing of its was lost")
+            }
         case "errorInPlaceOfState":
             if !client.lastWasError { fail("\(who) is closed without an error") }
         case "slowReader":
@@ -485,7 +491,10 @@ final class World {
             switch action {
             case .connect(let upstream): connect(upstream)
             case .disconnect(let upstream):
-                if let connection = connectionsByID[upstream.pointee.id] { drop(connection) }
+                if let connection = connectionsByID[upstream.pointee.id] {
+                    if connection.isPoisoned { mustClose(connection) }
+                    drop(connection)
+                }
             case .finishSending(let upstream):
                 connectionsByID[upstream.pointee.id]?.hasProxyEnded = true
             case .closeSession(let session): close(session)
@@ -626,13 +635,20 @@ final class World {
         didAct()
     }
 
+    /// Whoever is owed something on a shared connection that ends.
+    private func mustClose(_ connection: SimulatedConnection) {
+        for index in connection.unanswered where !clients[index].isClosed {
+            clients[index].mustBeClosed = true
+        }
+    }
+
+    func mayClose(_ index: Int) { clients[index].mayBeClosed = true }
+
     /// A connection is lost: notes who must be closed for it before the router hears of it.
     private func lose(_ connection: SimulatedConnection, _ reason: String) {
         drop(connection)
         if connection.isShared {
-            for index in connection.unanswered where !clients[index].isClosed {
-                clients[index].mustBeClosed = true
-            }
+            mustClose(connection)
         } else if connection.upstream.pointee.hasHandedOver && !connection.hasEndedAfterReset,
             let owner = connection.upstream.pointee.owner
         {
