@@ -6,6 +6,8 @@ package enum ClientError: CaseIterable, Sendable {
     // Of the proxy's own.
     case upstreamUnreachable
     case loginRefused
+    case databaseRefused
+    case loginInTransaction
     case noPinnedConnection
     case loginTooLong
     // In the words of a server (redis 7.0) whose default user has no password.
@@ -28,6 +30,10 @@ package enum ClientError: CaseIterable, Sendable {
             "-ERR redis-auth-proxy: the server cannot be reached, the command was not run\r\n"
         case .loginRefused:
             "-ERR redis-auth-proxy: the server refused the proxy's login, the command was not run\r\n"
+        case .databaseRefused:
+            "-ERR redis-auth-proxy: the server refused the proxy's SELECT, the command was not run\r\n"
+        case .loginInTransaction:
+            "-ERR redis-auth-proxy: AUTH and HELLO have no place in a transaction\r\n"
         case .noPinnedConnection:
             "-ERR redis-auth-proxy: this command needs a connection of its own and none is free, it was not run\r\n"
         case .loginTooLong:

@@ -10,6 +10,8 @@ package enum Event: Sendable {
     case connectFailed(UpstreamFacts, reason: String)
     /// The server refused the login. `reply` is the server's error line, made printable.
     case loginRefused(UpstreamFacts, reply: String)
+    /// The server accepted the login, but refused the SELECT behind it.
+    case databaseRefused(UpstreamFacts, reply: String)
     /// There is nothing to log in with.
     case noCredential(UpstreamFacts, reason: String)
     /// A connection that served is gone. `closed` sessions had a command in flight; `kept`
@@ -30,6 +32,7 @@ package struct UpstreamFacts: Sendable {
     package let user: UserIndex
     package let isShared: Bool
     package let protocolVersion: Int
+    package let database: Int
     /// Attempts that failed since the last success of this connection.
     package let failures: Int
 
@@ -39,6 +42,7 @@ package struct UpstreamFacts: Sendable {
         user: UserIndex,
         isShared: Bool,
         protocolVersion: Int,
+        database: Int = 0,
         failures: Int
     ) {
         self.connection = connection
@@ -46,6 +50,7 @@ package struct UpstreamFacts: Sendable {
         self.user = user
         self.isShared = isShared
         self.protocolVersion = protocolVersion
+        self.database = database
         self.failures = failures
     }
 }

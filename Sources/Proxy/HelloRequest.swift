@@ -19,7 +19,7 @@ struct HelloRequest {
         var arguments = RequestArguments(request)
         _ = arguments.next()
         guard let versionText = arguments.next() else { return }
-        guard let number = Self.integer(versionText) else {
+        guard let number = integer(versionText) else {
             error = ClientError.protocolVersionNotInteger.reply
             return
         }
@@ -44,7 +44,7 @@ struct HelloRequest {
                     error = ClientError.unknownHelloOption(option)
                     return
                 }
-                guard wanted.allSatisfy({ $0 >= 0x21 && $0 <= 0x7e }) else {
+                guard isValidName(wanted) else {
                     error = ClientError.clientName.reply
                     return
                 }
@@ -56,15 +56,6 @@ struct HelloRequest {
         }
     }
 
-    /// An integer as the server reads one: no plus sign, no leading zero.
-    private static func integer(_ text: UnsafeRawBufferPointer) -> Int? {
-        let digits = text.first == UInt8(ascii: "-") ? text.dropFirst() : text[...]
-        guard digits.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
-            digits.count == 1 || digits.first != UInt8(ascii: "0")
-        else { return nil }
-        return Int(String(decoding: text, as: UTF8.self))
-    }
-
     /// The same request as it may go to the server: without the login.
     func requestWithoutLogin() -> [UInt8] {
         var arguments: [[UInt8]] = [Array("HELLO".utf8)]
@@ -74,4 +65,20 @@ struct HelloRequest {
         RequestEncoder.append(arguments, to: &request)
         return request
     }
+}
+
+/// An integer as the server reads one: no plus sign, no leading zero.
+func integer(_ text: UnsafeRawBufferPointer) -> Int? {
+    let digits = text.first == UInt8(ascii: "-") ? text.dropFirst() : text[...]
+    guard digits.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
+        digits.count == 1 || digits.first != UInt8(ascii: "0")
+    else { return nil }
+    return Int(String(decoding: text, as: UTF8.self))
+}
+
+/// Whether the server takes this for a client's or a library's name: `!` to `~`, nothing else.
+///
+/// Source: redis 7.0, networking.c, validateClientName.
+func isValidName(_ name: UnsafeRawBufferPointer) -> Bool {
+    name.allSatisfy { $0 >= 0x21 && $0 <= 0x7e }
 }

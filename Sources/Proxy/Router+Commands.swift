@@ -26,12 +26,38 @@ extension Router {
         _ request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
+        guard session.pointee.replies == .skip else { return decide(command, request, session) }
+        session.pointee.replies = .skipping
+        var verdict = decide(command, request, session)
+        switch verdict {
+        case .wait:
+            session.pointee.replies = .skip
+            return .wait
+        case .passOn:
+            if let base = request.baseAddress { passOnOne(session, base, request.count) }
+            verdict = .handled
+        case .handled, .stop: break
+        }
+        // Unless it was about replies itself.
+        if session.pointee.replies == .skipping { session.pointee.replies = .on }
+        return verdict
+    }
+
+    private func decide(
+        _ command: CommandClass,
+        _ request: UnsafeMutableRawBufferPointer,
+        _ session: SessionRef
+    ) -> Verdict {
         if let verdict = actAsSubscriber(command, request, of: session) { return verdict }
         switch command {
         case .plain: return .passOn
         case .none: return .handled
         case .script, .function, .streamRead:
             if session.pointee.lane == .shared && isPlain(command, request) { return .passOn }
+        case .select:
+            if let verdict = select(request, of: session) { return verdict }
+        case .client:
+            if let verdict = client(request, of: session) { return verdict }
         case .auth: return answerAuth(request, of: session)
         case .hello: return answerHello(request, of: session)
         // With an argument it is refused for its arity, and does nothing.
@@ -45,6 +71,7 @@ extension Router {
             // that must be one after this session's writes, which the login of a new one is.
             guard takeOwn(session, fresh: command == .wait) else { return .wait }
         }
+        if endsCounting(command, request, session), !isQuiet(session) { return .wait }
         let kind = tie(session, to: command, request)
         guard kind != .plain, let base = request.baseAddress else { return .passOn }
         passOn(session, base, request.count, 1, kind)
@@ -65,7 +92,11 @@ extension Router {
         session.pointee.carriesState = true
         var kind = RunKind.plain
         switch command {
-        case .multi: kind = .multi
+        case .multi:
+            // Whatever is queued may need the server to know that replies are off, and inside the
+            // transaction it could not be told.
+            if session.pointee.replies == .off { stopCounting(upstream) }
+            kind = .multi
         case .exec: kind = .exec
         case .discard: kind = .discard
         case .watch: kind = .watch
@@ -103,12 +134,10 @@ extension Router {
         _ upstream: UpstreamRef,
         _ subcommand: UnsafeRawBufferPointer?
     ) -> RunKind {
-        guard let subcommand else {
-            stopCounting(upstream)
-            return .plain
-        }
-        for aboutReplies in ["REPLY", "TRACKING"] as [StaticString]
-        where subcommand.equalsIgnoringCase(aboutReplies) {
+        // Without one it is refused. Too long to be looked at it is any but REPLY.
+        guard let subcommand else { return .lasting }
+        if subcommand.equalsIgnoringCase("REPLY") {
+            upstream.pointee.mayBeSilent = true
             stopCounting(upstream)
             return .plain
         }
@@ -117,6 +146,20 @@ extension Router {
             return .plain
         }
         return .lasting
+    }
+
+    /// Whether the replies that follow a complete request cannot be counted.
+    private func endsCounting(
+        _ command: CommandClass,
+        _ request: UnsafeMutableRawBufferPointer,
+        _ session: SessionRef
+    ) -> Bool {
+        switch command {
+        case .monitor, .replication: true
+        case .multi: session.pointee.replies == .off
+        case .client: subcommand(of: request)?.equalsIgnoringCase("REPLY") ?? false
+        default: false
+        }
     }
 
     /// The second word of a complete request.
@@ -160,6 +203,8 @@ extension Router {
         switch InlineCommand.encode(line, into: memory) {
         case .none:
             wipe(memory)
+            // Blank or not, it is the next line.
+            if session.pointee.replies == .skip { session.pointee.replies = .on }
             return .handled
         case .violation(let violation):
             wipe(memory)
@@ -180,7 +225,7 @@ extension Router {
             guard case .frame(_, let command) = framer.next(request.bytes, count: byteCount)
             else { return .handled }
             let verdict = act(on: command, bytes, of: session)
-            if case .passOn = verdict { passOn(session, request.bytes, byteCount, 1) }
+            if case .passOn = verdict { passOnOne(session, request.bytes, byteCount) }
             return verdict
         }
     }
@@ -226,20 +271,16 @@ extension Router {
         wiping request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
-        let isCounted = session.pointee.upstream?.pointee.isCounted ?? true
-        if session.pointee.lane == .shared || isCounted {
-            guard session.pointee.owed == 0 else {
-                session.pointee.blocks.insert(.quiet)
-                return .wait
-            }
-        }
+        let isRelayed = isRelayed(session)
+        if !isRelayed && !isQuiet(session) { return .wait }
         wipe(request)
         guard session.pointee.lane == .own else {
-            answer(session, reply)
+            respond(session, reply)
             return .handled
         }
-        if isCounted {
-            session.pointee.substitute = reply
+        if !isRelayed && !session.pointee.isMuted {
+            session.pointee.substitute =
+                isInTransaction(session) ? ClientError.loginInTransaction.reply : reply
             session.pointee.blocks.insert(.substitute)
         }
         let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
@@ -252,56 +293,52 @@ extension Router {
         of session: SessionRef
     ) -> Verdict {
         let hello = HelloRequest(UnsafeRawBufferPointer(request))
+        if !isRelayed(session) && !isQuiet(session) { return .wait }
         if let error = hello.error {
+            // Its options take effect one after the other, up to the one that is refused.
+            if let name = hello.name, !isRelayed(session), !isInTransaction(session) {
+                session.pointee.attributes.name = name
+                if session.pointee.lane == .own, let upstream = session.pointee.upstream {
+                    introduce(session, to: upstream)
+                }
+            }
             return answerInPlace(error, wiping: request, of: session)
         }
         if session.pointee.lane == .shared {
-            guard session.pointee.owed == 0 else {
-                session.pointee.blocks.insert(.quiet)
-                return .wait
-            }
-            if hello.name != nil {
-                // A name belongs to a connection.
-                guard takeOwn(session) else { return .wait }
-            } else {
-                return answerHello(version: hello.version, wiping: request, of: session)
-            }
+            return answerHello(hello, wiping: request, of: session)
         }
-        session.pointee.carriesState = true
-        if let version = hello.version, let upstream = session.pointee.upstream,
-            upstream.pointee.isCounted
-        {
-            guard session.pointee.owed == 0 else {
-                session.pointee.blocks.insert(.quiet)
-                return .wait
-            }
-            if !upstream.pointee.ties.contains(.transaction) {
-                session.pointee.protocolVersion = version
-            }
-        }
-        guard hello.hasLogin else {
-            guard let base = request.baseAddress else { return .handled }
-            passOn(session, base, request.count, 1, .lasting)
-            return .handled
+        if isInTransaction(session) {
+            let error = ClientError.loginInTransaction.reply
+            return answerInPlace(error, wiping: request, of: session)
         }
         wipe(request)
         let withoutLogin = hello.requestWithoutLogin()
-        withoutLogin.withUnsafeBytes { bytes in
-            if let base = bytes.baseAddress {
-                passOn(session, base, bytes.count, 1, .lasting)
+        return withoutLogin.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else { return .handled }
+            if isRelayed(session) {
+                passOn(session, base, bytes.count, 1)
+                return .handled
             }
+            session.pointee.carriesState = true
+            guard let version = hello.version else {
+                passOn(session, base, bytes.count, 1)
+                return .handled
+            }
+            let change = Session.Change.hello(version: version, name: hello.name)
+            return ask(bytes, .hello, change, of: session) ?? .handled
         }
-        return .handled
     }
 
     /// Answers HELLO from what the server said when the shared connection logged in.
     private func answerHello(
-        version: UInt8?,
+        _ hello: HelloRequest,
         wiping request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
-        let wanted = version ?? session.pointee.protocolVersion
-        let upstream = sharedUpstream(for: session, wanted)
+        let wanted = hello.version ?? session.pointee.protocolVersion
+        let database = pools[session.pointee.pool].database
+        let pool = pool(route: session.pointee.route, wanted, database: database)
+        let upstream = sharedUpstream(pool)
         guard upstream.pointee.state == .ready else {
             session.pointee.blocks.insert(.facts)
             session.pointee.waitingSince = now
@@ -309,10 +346,11 @@ extension Router {
             if upstream.pointee.state == .idle { connect(upstream) }
             return .wait
         }
-        session.pointee.protocolVersion = wanted
+        enter(session, pool)
+        if let name = hello.name { session.pointee.attributes.name = name }
         wipe(request)
         let id = Array(String(session.pointee.id).utf8)
-        answer(session, upstream.pointee.helloHead + id + upstream.pointee.helloTail)
+        respond(session, upstream.pointee.helloHead + id + upstream.pointee.helloTail)
         return .handled
     }
 
@@ -326,13 +364,11 @@ extension Router {
             passOn(session, UnsafeRawPointer(requests.utf8Start), requests.utf8CodeUnitCount, 0)
             return .handled
         }
-        guard session.pointee.owed == 0 else {
-            session.pointee.blocks.insert(.quiet)
-            return .wait
-        }
+        guard isQuiet(session) else { return .wait }
         if session.pointee.lane == .own { giveUpOwn(session) }
-        session.pointee.protocolVersion = 2
-        answer(session, "+RESET\r\n")
+        // Answered even if replies are off, which it ends too, but not if this one is skipped.
+        if session.pointee.replies != .skipping { answer(session, "+RESET\r\n") }
+        resetState(session)
         return .handled
     }
 
@@ -346,16 +382,13 @@ extension Router {
             session.pointee.phase = .finished
             session.pointee.closeReason = .quit
             // With replies turned off the server has nothing to say to QUIT, and closes only when
-            // its client does.
-            upstream.pointee.endsAfterOutgoing = true
+            // its client does. Otherwise an end would take from it what waits before QUIT.
+            upstream.pointee.endsAfterOutgoing = upstream.pointee.mayBeSilent
             updateReading(session)
             return .stop
         }
-        guard session.pointee.owed == 0 else {
-            session.pointee.blocks.insert(.quiet)
-            return .wait
-        }
-        answer(session, "+OK\r\n")
+        guard isQuiet(session) else { return .wait }
+        respond(session, Array("+OK\r\n".utf8))
         endWhenSent(session, .quit)
         return .stop
     }
@@ -363,6 +396,22 @@ extension Router {
     /// Zeroes a request that carried a client's login.
     private func wipe(_ request: UnsafeMutableRawBufferPointer) {
         if let base = request.baseAddress { explicit_bzero(base, request.count) }
+    }
+
+    /// Whether nothing is owed to the session, nor a push on its way, so that an answer of ours has
+    /// a place; otherwise it waits for that.
+    func isQuiet(_ session: SessionRef) -> Bool {
+        if session.pointee.owed == 0 && !isMidMessage(session) { return true }
+        session.pointee.blocks.insert(.quiet)
+        return false
+    }
+
+    /// Whether a session that is owed nothing has a transaction open.
+    func isInTransaction(_ session: SessionRef) -> Bool {
+        guard session.pointee.lane == .own, let upstream = session.pointee.upstream else {
+            return false
+        }
+        return upstream.pointee.isCounted && upstream.pointee.ties.contains(.transaction)
     }
 
     // MARK: Lanes
@@ -377,10 +426,7 @@ extension Router {
     ///
     /// - Parameter fresh: not one that served others before.
     func takeOwn(_ session: SessionRef, fresh: Bool = false) -> Bool {
-        guard session.pointee.owed == 0 else {
-            session.pointee.blocks.insert(.quiet)
-            return false
-        }
+        guard isQuiet(session) else { return false }
         guard mayOwn(route: session.pointee.route) else {
             session.pointee.blocks.insert(.pin)
             session.pointee.waitingSince = now
@@ -390,27 +436,22 @@ extension Router {
         pinnedCount += 1
         session.pointee.lane = .own
         session.pointee.waitingSince = now
-        let pool = sparePool(of: session)
+        let pool = session.pointee.pool
         if !fresh, let upstream = spare[pool].popLast() {
             unneeded[pool] = min(unneeded[pool], spare[pool].count)
             upstream.pointee.owner = session
             upstream.pointee.hasHandedOver = false
             session.pointee.upstream = upstream
+            introduce(session, to: upstream)
             return true
         }
-        let upstream = makeUpstream(
-            route: session.pointee.route,
-            routes[session.pointee.route].user,
-            session.pointee.protocolVersion,
-            owner: session
-        )
+        let upstream = makeUpstream(pool: pool, owner: session)
+        // It comes with the login.
+        upstream.pointee.attributes.name = session.pointee.attributes.name
         session.pointee.upstream = upstream
+        introduce(session, to: upstream)
         connect(upstream)
         return true
-    }
-
-    private func sparePool(of session: SessionRef) -> Int {
-        session.pointee.route * 2 + Int(session.pointee.protocolVersion) - 2
     }
 
     /// Gives back a session's own connection, if nothing ties them to each other any more: a
@@ -422,14 +463,14 @@ extension Router {
             !upstream.pointee.endsAfterOutgoing, !upstream.pointee.hasEnded,
             upstream.pointee.pausedFor == nil,
             !session.pointee.prefersOwn, !session.pointee.isMidRequest,
-            session.pointee.substitute == nil, session.pointee.violation == nil
+            session.pointee.substitute == nil, session.pointee.violation == nil,
+            upstream.pointee.pool == session.pointee.pool
         else { return }
         session.pointee.lane = .shared
         session.pointee.upstream = nil
         session.pointee.carriesState = false
         upstream.pointee.owner = nil
-        let pool = upstream.pointee.route * 2 + Int(upstream.pointee.protocolVersion) - 2
-        spare[pool].append(upstream)
+        spare[upstream.pointee.pool].append(upstream)
         pinnedCount -= 1
     }
 
@@ -446,6 +487,21 @@ extension Router {
                 deadUpstreams.append(upstream)
             }
             unneeded[pool] = spare[pool].count
+            let isUnused = poolSessions[pool] == 0
+            if isUnused && wasUnused[pool] { closeShared(pool) }
+            wasUnused[pool] = isUnused
+        }
+    }
+
+    /// Closes the shared connections of a pool without sessions, but for those that stand ready for
+    /// the next client.
+    private func closeShared(_ pool: Int) {
+        guard pools[pool].database != 0 || pools[pool].protocolVersion != 2 else { return }
+        let first = firstShared(pool)
+        for upstream in shared[first..<first + limits.connectionsPerPool]
+        where upstream.pointee.state == .ready && upstream.pointee.queue.isEmpty {
+            upstream.pointee.state = .idle
+            actions.append(.disconnect(upstream))
         }
     }
 
@@ -492,8 +548,8 @@ extension Router {
         session.pointee.blocking = 0
         session.pointee.substitute = nil
         session.pointee.isLimited = false
-        session.pointee.blocks.remove(.upstream)
-        session.pointee.protocolVersion = 2
+        session.pointee.change = nil
+        session.pointee.blocks.subtract([.upstream, .state])
         unpause(upstream)
         if upstream.pointee.state != .idle && upstream.pointee.state != .waiting {
             actions.append(.disconnect(upstream))
@@ -508,6 +564,18 @@ extension Router {
     /// From here on the number of replies cannot be told from the requests: relay.
     func stopCounting(_ upstream: UpstreamRef) {
         guard upstream.pointee.isCounted else { return }
+        if let owner = upstream.pointee.owner {
+            // From here on the server itself keeps what the client said of replies.
+            switch owner.pointee.replies {
+            case .on: break
+            case .off:
+                upstream.pointee.outgoing.append(request("CLIENT", "REPLY", "OFF"))
+            case .skip, .skipping:
+                upstream.pointee.outgoing.append(request("CLIENT", "REPLY", "SKIP"))
+            }
+            if owner.pointee.replies != .on { upstream.pointee.mayBeSilent = true }
+            owner.pointee.replies = .on
+        }
         upstream.pointee.isCounted = false
         upstream.pointee.unsentRuns = 0
         upstream.pointee.queue.removeAll()

@@ -10,7 +10,7 @@ extension Router {
     /// Connects the shared RESP2 place of a route ahead of the first command.
     package func warm(route: Int) {
         for upstream in shared
-        where upstream.pointee.route == route && upstream.pointee.protocolVersion == 2
+        where upstream.pointee.pool == pool(route: route, 2, database: 0)
             && upstream.pointee.state == .idle
         {
             connect(upstream)
@@ -38,12 +38,17 @@ extension Router {
             let reason = snapshot?.failure ?? "the credential was not read yet"
             report(.noCredential(upstream.pointee.facts, reason: reason))
             upstream.pointee.usedCredential = nil
+            upstream.pointee.lastFailure = .refused
+            actions.append(.refreshCredential(upstream.pointee.user))
             didFailLogin(upstream)
             settle()
             return
         }
         upstream.pointee.usedCredential = credential
-        upstream.pointee.writeLogin(credential, name: upstream.pointee.isShared ? clientName : [])
+        upstream.pointee.writeLogin(
+            credential,
+            name: upstream.pointee.isShared ? clientName : upstream.pointee.attributes.name
+        )
         upstream.pointee.loginReply.removeAll()
         upstream.pointee.framer = ReplyFramer()
         upstream.pointee.state = .loggingIn
@@ -72,19 +77,42 @@ extension Router {
         switch framer.next(base, from: 0, to: reply.count) {
         case .incomplete where reply.count <= limits.loginRequest:
             return
-        case .reply(let end) where end == reply.count && framer.type == UInt8(ascii: "-"):
+        case .reply(let end) where framer.type == UInt8(ascii: "-"):
             let text = printable(UnsafeRawBufferPointer(rebasing: reply[1..<end]))
             report(.loginRefused(upstream.pointee.facts, reply: text))
             upstream.pointee.loginReply.removeAll()
+            upstream.pointee.lastFailure = .refused
+            actions.append(.refreshCredential(upstream.pointee.user))
             didFailLogin(upstream)
-        case .reply(let end) where end == reply.count:
-            guard let id = HelloReply.parse(reply)?.connectionIDRange else {
+        case .reply(let end) where end == reply.count || upstream.pointee.database != 0:
+            if upstream.pointee.database != 0 {
+                switch framer.next(base, from: end, to: reply.count) {
+                case .incomplete where reply.count <= limits.loginRequest:
+                    return
+                case .reply(let last) where last == reply.count && framer.type == 0x2B:
+                    break
+                case .reply(let last) where last == reply.count && framer.type == 0x2D:
+                    let text = printable(UnsafeRawBufferPointer(rebasing: reply[(end + 1)..<last]))
+                    report(.databaseRefused(upstream.pointee.facts, reply: text))
+                    upstream.pointee.loginReply.removeAll()
+                    upstream.pointee.lastFailure = .databaseRefused
+                    databases[upstream.pointee.user.rawValue].remove(upstream.pointee.database)
+                    didFailLogin(upstream)
+                    return
+                default:
+                    upstream.pointee.loginReply.removeAll()
+                    fail(upstream, "the server's answer to the login is not an answer to HELLO")
+                    return
+                }
+            }
+            let hello = UnsafeRawBufferPointer(rebasing: reply[..<end])
+            guard let id = HelloReply.parse(hello)?.connectionIDRange else {
                 upstream.pointee.loginReply.removeAll()
                 fail(upstream, "the server's answer to the login is not an answer to HELLO")
                 return
             }
             upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
-            upstream.pointee.helloTail = Array(reply[id.upperBound...])
+            upstream.pointee.helloTail = Array(hello[id.upperBound...])
             upstream.pointee.loginReply.removeAll()
             upstream.pointee.loginReply.release()
             didLogIn(upstream)
@@ -99,6 +127,8 @@ extension Router {
         upstream.pointee.readySince = now
         upstream.pointee.failures = 0
         upstream.pointee.hasHandedOver = false
+        // An own one's are noted when the request is, if that is too long to be looked at whole.
+        if upstream.pointee.isShared { upstream.pointee.ties = [] }
         upstream.pointee.partialReply = 0
         upstream.pointee.framer = ReplyFramer()
         report(.ready(upstream.pointee.facts))
@@ -119,9 +149,7 @@ extension Router {
     /// The login cannot be made, or was refused: nothing of a client goes out on this connection.
     private func didFailLogin(_ upstream: UpstreamRef) {
         upstream.pointee.failures += 1
-        upstream.pointee.lastFailure = .refused
         actions.append(.disconnect(upstream))
-        actions.append(.refreshCredential(upstream.pointee.user))
         pause(upstream)
     }
 
@@ -253,8 +281,7 @@ extension Router {
     private func loseOwn(_ upstream: UpstreamRef, _ reason: String) {
         guard let owner = upstream.pointee.owner else {
             // Nobody's: the next session that needs one gets another.
-            let pool = upstream.pointee.route * 2 + Int(upstream.pointee.protocolVersion) - 2
-            spare[pool].removeAll { $0 == upstream }
+            spare[upstream.pointee.pool].removeAll { $0 == upstream }
             upstream.pointee.state = .gone
             deadUpstreams.append(upstream)
             return
@@ -350,7 +377,7 @@ extension Router {
     /// The connection that takes over what a lost one had not handed over.
     private func heir(of upstream: UpstreamRef) -> UpstreamRef {
         guard upstream.pointee.isRetired else { return upstream }
-        return shared[firstShared(upstream.pointee.route, upstream.pointee.protocolVersion)]
+        return shared[firstShared(upstream.pointee.pool)]
     }
 
     /// Gives a shared connection's place to a new one. The old one delivers what it owes; sessions
@@ -360,12 +387,7 @@ extension Router {
             return
         }
         upstream.pointee.isRetired = true
-        shared[index] = makeUpstream(
-            route: upstream.pointee.route,
-            upstream.pointee.user,
-            upstream.pointee.protocolVersion,
-            owner: nil
-        )
+        shared[index] = makeUpstream(pool: upstream.pointee.pool, owner: nil)
         retired.append(upstream)
         wakeWaiters(upstream, .upstream)
     }
@@ -445,9 +467,12 @@ extension Router {
         case .ready, .gone: return
         case .idle, .connecting, .loggingIn, .waiting: break
         }
-        let isRefused = upstream.pointee.lastFailure == .refused
-        let wait = isRefused ? limits.loginTimeout : limits.upstreamWait
-        let error: ClientError = isRefused ? .loginRefused : .upstreamUnreachable
+        let (wait, error): (Duration, ClientError) =
+            switch upstream.pointee.lastFailure {
+            case .unreachable: (limits.upstreamWait, .upstreamUnreachable)
+            case .refused: (limits.loginTimeout, .loginRefused)
+            case .databaseRefused: (limits.loginTimeout, .databaseRefused)
+            }
         var commands = 0
         if let owner = upstream.pointee.owner, !upstream.pointee.isCounted,
             owner.pointee.waitingSince + wait <= now
@@ -463,7 +488,7 @@ extension Router {
             let session = run.session
             commands += Int(run.replies)
             if session.pointee.carriesState || session.pointee.isMidRequest
-                || session.pointee.substitute != nil
+                || session.pointee.substitute != nil || run.kind == .prelude
             {
                 answer(session, error.reply)
                 endWhenSent(session, .errorInPlaceOfState)
@@ -472,7 +497,7 @@ extension Router {
             upstream.pointee.queue.removeFirst()
             upstream.pointee.unsentRuns -= 1
             upstream.pointee.outgoing.consume(Int(run.bytes))
-            for _ in 0..<run.replies { answer(session, error.reply) }
+            if !run.isMuted { for _ in 0..<run.replies { answer(session, error.reply) } }
             discharge(session, run.replies)
         }
         for session in upstream.pointee.waiters
@@ -504,7 +529,8 @@ extension Router {
 
 extension Upstream {
     /// `HELLO version AUTH user secret [SETNAME name]`: a form of login that every ACL user may
-    /// use, and whose answer carries the connection's id.
+    /// use, and whose answer carries the connection's id. Behind it, unless it is 0, the SELECT of
+    /// the pool's database.
     mutating func writeLogin(_ credential: Credential, name: [UInt8]) {
         login.removeAll()
         login.append((name.isEmpty ? "*5" : "*7").utf8)
@@ -513,9 +539,13 @@ extension Upstream {
         login.append("$\(credential.secret.count)\r\n".utf8)
         credential.secret.withBytes { login.append($0) }
         login.append("\r\n".utf8)
-        guard !name.isEmpty else { return }
-        login.append("$7\r\nSETNAME\r\n$\(name.count)\r\n".utf8)
-        login.append(name)
-        login.append("\r\n".utf8)
+        if !name.isEmpty {
+            login.append("$7\r\nSETNAME\r\n$\(name.count)\r\n".utf8)
+            login.append(name)
+            login.append("\r\n".utf8)
+        }
+        guard database != 0 else { return }
+        let index = String(database)
+        login.append("*2\r\n$6\r\nSELECT\r\n$\(index.utf8.count)\r\n\(index)\r\n".utf8)
     }
 }

@@ -11,11 +11,21 @@ extension Router {
             precondition(upstream.pointee.queue.isEmpty && upstream.pointee.outgoing.isEmpty)
             precondition(upstream.pointee.state == .ready && upstream.pointee.isCounted)
             precondition(upstream.pointee.subscriptions.phase == .none)
+            precondition(pools[upstream.pointee.pool].database == upstream.pointee.database)
         }
         var sessions = 0
+        var inPools = Array(repeating: 0, count: pools.count)
         var next = firstSession
         while let session = next {
             sessions += 1
+            inPools[session.pointee.pool] += 1
+            let pool = pools[session.pointee.pool]
+            precondition(pool.protocolVersion == session.pointee.protocolVersion)
+            precondition(pool.route == session.pointee.route)
+            precondition(session.pointee.replies != .skipping, "between two requests")
+            if session.pointee.lane == .shared, session.pointee.owed > 0 {
+                precondition(session.pointee.upstream?.pointee.pool == session.pointee.pool)
+            }
             precondition(session.pointee.phase != .gone, "a session that is gone is still listed")
             if session.pointee.lane == .own {
                 own += 1
@@ -44,6 +54,7 @@ extension Router {
             next = session.pointee.next
         }
         precondition(sessions == sessionCount && own == pinnedCount)
+        precondition(inPools == poolSessions)
         next = firstSession
         while let session = next {
             let sum = owed[session] ?? 0

@@ -63,18 +63,11 @@ extension Router {
                 switch upstream.pointee.framer.next(base, from: offset, to: end) {
                 case .reply(let after):
                     if run.pointee.kind != .plain {
-                        let isWhole = upstream.pointee.partialReply == 0
-                        if !isWhole && run.pointee.kind == .exec {
-                            keepError(upstream, base + offset, after - offset)
+                        hold(upstream, run.pointee.kind, base + offset, after - offset)
+                        guard learn(run.pointee.kind, upstream) else {
+                            failTransaction(upstream)
+                            return
                         }
-                        learn(
-                            from: UnsafeRawBufferPointer(
-                                start: base + offset,
-                                count: isWhole ? after - offset : 0
-                            ),
-                            run.pointee.kind,
-                            upstream
-                        )
                     }
                     offset = after
                     replies &+= 1
@@ -107,8 +100,8 @@ extension Router {
                         deliver(session, base + delivered, offset - delivered, replies)
                         return
                     }
-                    if run.pointee.kind == .exec {
-                        keepError(upstream, base + offset, end - offset)
+                    if run.pointee.kind != .plain && !upstream.pointee.framer.inPush {
+                        hold(upstream, run.pointee.kind, base + offset, end - offset)
                     }
                     upstream.pointee.partialReply &+= end &- offset
                     let total =
@@ -139,31 +132,37 @@ extension Router {
 
     /// What the answer to a tracked request says about its connection.
     ///
-    /// - Parameter reply: empty if it came in pieces. What EXEC's error says is kept meanwhile.
-    func learn(
-        from reply: UnsafeRawBufferPointer,
-        _ kind: RunKind,
-        _ upstream: UpstreamRef
-    ) {
+    /// The answer, or its beginning, is in `heldBack`, which is empty afterwards.
+    ///
+    /// - Returns: false if the connection is not in a state to go on.
+    func learn(_ kind: RunKind, _ upstream: UpstreamRef) -> Bool {
+        defer {
+            upstream.pointee.heldBack.removeAll()
+            upstream.pointee.heldBack.release()
+        }
+        let reply = UnsafeRawBufferPointer(
+            start: upstream.pointee.heldBack.isEmpty ? nil : upstream.pointee.heldBack.bytes,
+            count: upstream.pointee.heldBack.count
+        )
         let isError = upstream.pointee.framer.type == UInt8(ascii: "-")
         switch kind {
         case .plain: break
-        case .multi:
+        case .multi, .sharedMulti:
             if !isError { upstream.pointee.ties.insert(.transaction) }
-        case .exec:
+        case .exec, .sharedExec:
             // Refused for want of permission or for its arity, EXEC leaves the transaction open;
             // without MULTI it leaves the watches.
-            let kept = upstream.pointee.errorHead.count
-            let text =
-                reply.isEmpty && kept > 0
-                ? UnsafeRawBufferPointer(start: upstream.pointee.errorHead.bytes, count: kept)
-                : reply
-            if !isError || text.starts(with: "-EXECABORT".utf8) {
+            let user = upstream.pointee.user.rawValue
+            if !isError || reply.starts(with: "-EXECABORT".utf8) {
                 upstream.pointee.ties.subtract([.transaction, .watch])
-            } else if text.starts(with: "-ERR EXEC without MULTI".utf8) {
+                permissions[user].insert(.exec)
+            } else if reply.starts(with: "-ERR EXEC without MULTI".utf8) {
                 upstream.pointee.ties.remove(.transaction)
+                permissions[user].insert(.exec)
+            } else {
+                permissions[user].remove(.exec)
+                return kind == .exec || !upstream.pointee.ties.contains(.transaction)
             }
-            if kept > 0 { upstream.pointee.errorHead = Buffer() }
         case .discard:
             if !isError { upstream.pointee.ties.subtract([.transaction, .watch]) }
         case .watch:
@@ -174,15 +173,35 @@ extension Router {
                 upstream.pointee.ties.remove(.watch)
             }
         case .blocking:
-            guard let owner = upstream.pointee.owner, owner.pointee.blocking > 0 else { return }
+            guard let owner = upstream.pointee.owner, owner.pointee.blocking > 0 else { break }
             owner.pointee.blocking -= 1
             updateReading(owner)
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }
+        case .prelude:
+            return !isError
+        case .select, .hello, .setName, .getName, .setInfo, .replyMode:
+            guard let owner = upstream.pointee.owner else { break }
+            if isError { owner.pointee.change = nil } else { agree(kind, owner, upstream) }
+            if kind == .replyMode { answerReplyMode(reply, owner) }
         case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
             .reset, .speak:
             break
         }
+        return true
+    }
+
+    /// Keeps the beginning of an answer that has to be looked at, as it may come in pieces.
+    func hold(
+        _ upstream: UpstreamRef,
+        _ kind: RunKind,
+        _ bytes: UnsafeRawPointer,
+        _ count: Int
+    ) {
+        // Of EXEC's the first words are enough; an error is passed on whole.
+        let limit = kind == .replyMode ? limits.loginRequest : 64
+        let room = limit - upstream.pointee.heldBack.count
+        if room > 0 { upstream.pointee.heldBack.append(bytes, min(room, count)) }
     }
 
     /// Drops the next reply, which belongs to a muted run, as far as it has come; nil if the rest of
@@ -197,16 +216,17 @@ extension Router {
         let session = run.pointee.session
         switch upstream.pointee.framer.next(base, from: offset, to: end) {
         case .reply(let after):
-            let isWhole = upstream.pointee.partialReply == 0
+            let kind = run.pointee.kind
             upstream.pointee.partialReply = 0
-            learn(
-                from: UnsafeRawBufferPointer(
-                    start: base + offset,
-                    count: isWhole ? after - offset : 0
-                ),
-                run.pointee.kind,
-                upstream
-            )
+            if kind != .plain { hold(upstream, kind, base + offset, after - offset) }
+            guard kind == .plain || learn(kind, upstream) else {
+                if kind == .prelude {
+                    fail(upstream, "the server refused what a session's connection needs first")
+                } else {
+                    failTransaction(upstream)
+                }
+                return nil
+            }
             run.pointee.replies &-= 1
             if run.pointee.replies == 0 { upstream.pointee.queue.removeFirst() }
             discharge(session, 1)
@@ -226,6 +246,9 @@ extension Router {
                     deliver(owner, base + offset, end - offset, 0)
                 }
             } else {
+                if run.pointee.kind != .plain {
+                    hold(upstream, run.pointee.kind, base + offset, end - offset)
+                }
                 upstream.pointee.partialReply &+= end &- offset
             }
             return nil
@@ -235,12 +258,10 @@ extension Router {
         }
     }
 
-    /// Keeps the beginning of an error that comes in pieces.
-    private func keepError(_ upstream: UpstreamRef, _ bytes: UnsafeRawPointer, _ count: Int) {
-        guard upstream.pointee.framer.type == UInt8(ascii: "-"),
-            upstream.pointee.errorHead.count < 64
-        else { return }
-        upstream.pointee.errorHead.append(bytes, min(count, 64))
+    /// The server let a transaction begin on a shared connection and then refused EXEC, which it
+    /// had not refused before: what others sent since is queued behind it and must never run.
+    private func failTransaction(_ upstream: UpstreamRef) {
+        fail(upstream, "the server refused the EXEC of a transaction on a shared connection")
     }
 
     /// Skips one push that arrived while nothing is owed; nil if the rest of the bytes is spent,
@@ -255,6 +276,10 @@ extension Router {
         case .push(let after):
             if let owner = upstream.pointee.owner {
                 deliver(owner, base + offset, after - offset, 0)
+                // What waited for the end of the push.
+                if owner.pointee.blocks.contains(.quiet) || owner.pointee.phase != .open {
+                    didBecomeQuiet(owner)
+                }
             }
             return after
         case .incomplete where upstream.pointee.framer.inPush:
@@ -353,6 +378,7 @@ extension Router {
         else { return false }
         answer(owner, "+RESET\r\n")
         giveUpOwn(owner)
+        resetState(owner)
         unblock(owner, .reset)
         return true
     }
@@ -427,6 +453,11 @@ extension Router {
     /// An answer of the proxy's own.
     func answer(_ session: SessionRef, _ reply: StaticString) {
         answer(session, UnsafeRawPointer(reply.utf8Start), reply.utf8CodeUnitCount)
+    }
+
+    /// The answer to a request of the client's, unless it wants none.
+    func respond(_ session: SessionRef, _ reply: [UInt8]) {
+        if !session.pointee.isMuted { answer(session, reply) }
     }
 
     func answer(_ session: SessionRef, _ reply: [UInt8]) {

@@ -12,10 +12,13 @@ extension Router {
         lastSessionID += 1
         allocatedSessions += 1
         let session = SessionRef.allocate(capacity: 1)
+        let pool = pool(route: route, 2, database: 0)
+        poolSessions[pool] += 1
         session.initialize(
             to: Session(
                 id: lastSessionID,
                 route: route,
+                pool: pool,
                 prefersOwn: routes[route].isDedicated,
                 limits: limits
             )
@@ -188,7 +191,10 @@ extension Router {
                     || session.pointee.isMidRequest
                 {
                     start &+= length
-                    if session.pointee.isMidRequest {
+                    if session.pointee.replies == .skip && !session.pointee.isMidRequest {
+                        passOnOne(session, base + run, length)
+                        run = start
+                    } else if session.pointee.isMidRequest {
                         // What is left of it goes into the run that began with it: if that is
                         // answered with an error, not one byte of the request may stay behind.
                         session.pointee.isMidRequest = false
@@ -202,6 +208,14 @@ extension Router {
                 passOn(session, base + run, start - run, requests)
                 run = start
                 requests = 0
+                if command == .multi, session.pointee.lane == .shared,
+                    let block = wholeTransaction(session, base + start, length, count - start)
+                {
+                    passOn(block, of: session, base + start)
+                    start += block.byteCount
+                    run = start
+                    continue
+                }
                 let request = UnsafeMutableRawBufferPointer(start: base + start, count: length)
                 switch act(on: command, request, of: session) {
                 case .passOn:
@@ -248,6 +262,13 @@ extension Router {
                     passOn(session, base + run, start - run, requests)
                     run = start
                     requests = 0
+                    guard session.pointee.replies == .on else {
+                        // The server could not be told of that any more.
+                        endWhenSent(session, .violation)
+                        start = count
+                        run = count
+                        break scanning
+                    }
                     yieldToServer(session)
                     break scanning
                 }
@@ -269,6 +290,13 @@ extension Router {
                     }
                     session.pointee.framer.discard(scanned)
                     start += scanned
+                    if session.pointee.replies == .skip {
+                        passOn(session, base + run, start - scanned - run, requests - 1)
+                        run = start - scanned
+                        requests = 0
+                        passOnOne(session, base + run, scanned)
+                        run = start
+                    }
                     break scanning
                 }
                 let isLogin: Bool
@@ -339,12 +367,13 @@ extension Router {
         {
             upstream = current
         } else {
-            upstream = sharedUpstream(for: session, session.pointee.protocolVersion)
+            upstream = sharedUpstream(session.pointee.pool)
             session.pointee.upstream = upstream
         }
         upstream.pointee.outgoing.append(bytes, count)
         if upstream.pointee.isCounted {
             session.pointee.owed &+= requests
+            let isMuted = isMuted || session.pointee.isMuted
             upstream.pointee.note(session, requests, count, kind, isMuted, now)
         }
         markDirty(upstream)
@@ -356,22 +385,11 @@ extension Router {
         }
     }
 
-    /// The shared connection for a session that is owed nothing: the one with the shortest queue.
-    func sharedUpstream(for session: SessionRef, _ version: UInt8) -> UpstreamRef {
-        let first = firstShared(session.pointee.route, version)
-        var best = shared[first]
-        if limits.connectionsPerPool > 1 {
-            for index in first..<first + limits.connectionsPerPool
-            where shared[index].pointee.queue.count < best.pointee.queue.count {
-                best = shared[index]
-            }
-        }
-        return best
-    }
-
-    /// Index of a pool's first place in `shared`.
-    func firstShared(_ route: Int, _ version: UInt8) -> Int {
-        (route &* 2 &+ Int(version) &- 2) &* limits.connectionsPerPool
+    /// One request, or the beginning of one, to which the client may want no reply.
+    func passOnOne(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
+        if session.pointee.replies == .skip { session.pointee.replies = .skipping }
+        passOn(session, bytes, count, 1)
+        if session.pointee.replies == .skipping { session.pointee.replies = .on }
     }
 
     /// Bytes that are no request: the answer comes after all that is owed, then the end.
@@ -385,7 +403,7 @@ extension Router {
 
     /// An error of our own that ends the session, once it is delivered. Nothing may be owed.
     func refuse(_ session: SessionRef, _ error: ClientError) {
-        if !isRelayed(session) { answer(session, error.reply) }
+        if !isRelayed(session) && session.pointee.replies == .on { answer(session, error.reply) }
         endWhenSent(session, .violation)
     }
 
@@ -410,7 +428,7 @@ extension Router {
             releaseOwn(session)
             leaveEnding(session)
         }
-        unblock(session, .quiet)
+        unblock(session, [.quiet, .state])
         endIfDone(session)
     }
 
@@ -430,9 +448,7 @@ extension Router {
             endWhenSent(session, session.pointee.closeReason)
             return
         }
-        let version = session.pointee.protocolVersion
         giveUpOwn(session)
-        session.pointee.protocolVersion = version
     }
 
     /// Ends a session that is finished and has been given everything.
@@ -454,7 +470,9 @@ extension Router {
                 guard !isCounted || session.pointee.owed == (session.pointee.isMidRequest ? 1 : 0)
                 else { return }
                 if isMidMessage(session) { return }
-                if isCounted, let reply = session.pointee.violation?.reply {
+                if isCounted, session.pointee.replies == .on,
+                    let reply = session.pointee.violation?.reply
+                {
                     answer(session, reply)
                 }
                 endWhenSent(session, .violation)
@@ -500,6 +518,7 @@ extension Router {
         forgetWaits(session)
         unlink(session)
         sessionCount -= 1
+        poolSessions[session.pointee.pool] -= 1
         report(.sessionClosed(session: session.pointee.id, reason))
         actions.append(.closeSession(session))
         if let upstream = session.pointee.upstream, upstream.pointee.pausedFor == session {

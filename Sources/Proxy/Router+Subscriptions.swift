@@ -232,6 +232,8 @@ extension Router {
             updateReading(session)
             return .stop
         case .reset where !hasArguments(request):
+            // It turns replies on before it is answered.
+            if session.pointee.replies == .off { session.pointee.replies = .on }
             let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
             passOn(session, UnsafeRawPointer(reset.utf8Start), reset.utf8CodeUnitCount, 1, .reset)
             session.pointee.blocks.insert(.reset)
@@ -257,6 +259,10 @@ extension Router {
             return session.pointee.owed == 0 ? nil : waitForQuiet(session)
         default:
             guard isLimited else { return nil }
+            if session.pointee.isMuted {
+                // Whatever the server says to it, the client is not to hear it.
+                return isQuiet(session) ? .handled : .wait
+            }
             yieldToServer(session)
             return .wait
         }
@@ -272,8 +278,10 @@ extension Router {
 
     /// Whether an answer of ours to this session would stand inside a message.
     func isMidMessage(_ session: SessionRef) -> Bool {
-        guard let upstream = subscribedUpstream(session) else { return false }
-        return !upstream.pointee.framer.isAtFrameStart
+        guard session.pointee.lane == .own, let upstream = session.pointee.upstream else {
+            return false
+        }
+        return upstream.pointee.isCounted && !upstream.pointee.framer.isAtFrameStart
     }
 
     private func waitForQuiet(_ session: SessionRef) -> Verdict {
@@ -408,6 +416,7 @@ extension Router {
     ) -> Verdict {
         guard session.pointee.owed == 0 else { return waitForQuiet(session) }
         if let base = request.baseAddress { explicit_bzero(base, request.count) }
+        if session.pointee.isMuted { return .handled }
         // Where the answer to a stand-in comes, behind the messages before it, is its place.
         session.pointee.substitute = error.reply
         session.pointee.blocks.insert(.substitute)
@@ -560,6 +569,8 @@ extension Router {
                 return .dropping
             }
             let run = upstream.pointee.queue.head
+            // The answer to it is passed on after all if it is an error.
+            if run.pointee.kind == .replyMode { return .held }
             if run.pointee.isMuted || owner.pointee.substitute != nil { return .dropping }
             if run.pointee.kind == .ping && upstream.pointee.subscriptions.isSubscribed {
                 switch upstream.pointee.framer.type {
@@ -750,11 +761,18 @@ extension Router {
             return
         case .reset where !isError:
             giveUpOwn(owner)
+            resetState(owner)
             unblock(owner, .reset)
             endIfDone(owner)
             return
         case .reset: unblock(owner, .reset)
-        default: learn(from: reply, run.pointee.kind, upstream)
+        case .plain: break
+        case let kind:
+            if let base = reply.baseAddress { hold(upstream, kind, base, reply.count) }
+            guard learn(kind, upstream) else {
+                fail(upstream, "the server refused what a session's connection needs first")
+                return
+            }
         }
         if let substitute = owner.pointee.substitute {
             answer(owner, substitute)

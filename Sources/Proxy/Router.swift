@@ -83,10 +83,21 @@ package final class Router {
     /// By user. nil: not fetched yet.
     var credentials: [CredentialSnapshot?]
 
-    /// The shared places: for each route RESP2 then RESP3, `connectionsPerPool` of each.
+    /// By user: what it may do, as far as the server has shown.
+    var permissions: [Permissions]
+    /// By user: the databases that it may select.
+    var databases: [Set<Int>]
+
+    /// For each route RESP2 then RESP3 of database 0; then others, as they are needed.
+    var pools: [Pool] = []
+    var otherPools: [Pool: Int] = [:]
+    /// By pool: how many sessions are in it, and whether it had none at the last `trim`.
+    var poolSessions: [Int] = []
+    var wasUnused: [Bool] = []
+    /// The shared places: for each pool `connectionsPerPool`.
     package internal(set) var shared: [UpstreamRef] = []
-    /// By route and protocol: connections that are logged in, in the state that the login left
-    /// them in, and nobody's.
+    /// By pool: connections that are logged in, in the state that the login left them in (but for
+    /// the client's attributes), and nobody's.
     package internal(set) var spare: [[UpstreamRef]] = []
     /// By pool: how many spare ones nobody needed since the last `trim`.
     var unneeded: [Int] = []
@@ -144,19 +155,17 @@ package final class Router {
         self.clientName = Array(clientName.utf8)
         random = RandomSource(seed: seed)
         credentials = Array(repeating: nil, count: userCount)
+        permissions = Array(repeating: [], count: userCount)
+        databases = Array(repeating: [], count: userCount)
         requestBuffer = .allocate(byteCount: limits.receiveBuffer, alignment: 64)
         replyBuffer = .allocate(byteCount: limits.replyChunk, alignment: 64)
         actions.reserveCapacity(256)
         dirtySessions.reserveCapacity(1024)
         dirtyUpstreams.reserveCapacity(64)
         runnable.reserveCapacity(1024)
-        for (index, route) in routes.enumerated() {
+        for index in routes.indices {
             for version in [2, 3] as [UInt8] {
-                spare.append([])
-                unneeded.append(0)
-                for _ in 0..<limits.connectionsPerPool {
-                    shared.append(makeUpstream(route: index, route.user, version, owner: nil))
-                }
+                addPool(Pool(route: index, protocolVersion: version, database: 0))
             }
         }
     }
@@ -224,23 +233,61 @@ package final class Router {
         if instant > now { now = instant }
     }
 
+    // MARK: Pools
+
+    @discardableResult
+    private func addPool(_ pool: Pool) -> Int {
+        pools.append(pool)
+        poolSessions.append(0)
+        wasUnused.append(false)
+        spare.append([])
+        unneeded.append(0)
+        let index = pools.count - 1
+        for _ in 0..<limits.connectionsPerPool {
+            shared.append(makeUpstream(pool: index, owner: nil))
+        }
+        return index
+    }
+
+    /// Index of a pool, which is made if there is none like it.
+    func pool(route: Int, _ version: UInt8, database: Int) -> Int {
+        if database == 0 { return route &* 2 &+ Int(version) &- 2 }
+        let pool = Pool(route: route, protocolVersion: version, database: database)
+        if let index = otherPools[pool] { return index }
+        let index = addPool(pool)
+        otherPools[pool] = index
+        return index
+    }
+
+    /// Index of a pool's first place in `shared`.
+    func firstShared(_ pool: Int) -> Int { pool &* limits.connectionsPerPool }
+
+    /// The connection of a pool for a session that is owed nothing: that with the shortest queue.
+    func sharedUpstream(_ pool: Int) -> UpstreamRef {
+        let first = firstShared(pool)
+        var best = shared[first]
+        if limits.connectionsPerPool > 1 {
+            for index in first..<first + limits.connectionsPerPool
+            where shared[index].pointee.queue.count < best.pointee.queue.count {
+                best = shared[index]
+            }
+        }
+        return best
+    }
+
     // MARK: Life and death
 
-    func makeUpstream(
-        route: Int,
-        _ user: UserIndex,
-        _ version: UInt8,
-        owner: SessionRef?
-    ) -> UpstreamRef {
+    /// A new connection for the sessions of a pool.
+    func makeUpstream(pool: Int, owner: SessionRef?) -> UpstreamRef {
         lastUpstreamID += 1
         allocatedUpstreams += 1
         let upstream = UpstreamRef.allocate(capacity: 1)
         upstream.initialize(
             to: Upstream(
                 id: lastUpstreamID,
-                route: route,
-                user: user,
-                protocolVersion: version,
+                pool: pool,
+                pools[pool],
+                user: routes[pools[pool].route].user,
                 owner: owner
             )
         )

@@ -40,6 +40,24 @@ package enum RunKind: UInt8, BitwiseCopyable {
     case reset
     /// HELLO of our own, which the server does not refuse.
     case speak
+    /// Success changes the session's database, and the connection's.
+    case select
+    /// Success changes the session's protocol, and the connection's for good.
+    case hello
+    /// Success gives the session and the connection a name.
+    case setName
+    /// Success shows that the user may ask for its name.
+    case getName
+    /// Success says of the session and the connection which library the client uses.
+    case setInfo
+    /// Sent instead of what the client said of CLIENT REPLY, which takes effect with its success.
+    case replyMode
+    /// One of ours, before a session's first on a connection that another used: must succeed.
+    case prelude
+    /// The MULTI of a whole transaction on a shared connection.
+    case sharedMulti
+    /// The EXEC of a whole transaction on a shared connection: must end it.
+    case sharedExec
 }
 
 /// Consecutive requests of one session on one upstream connection.

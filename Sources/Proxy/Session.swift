@@ -39,7 +39,7 @@ package struct Session: ~Copyable {
 
     /// Why requests of this session are not looked at right now. Empty: they are.
     struct Blocks: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         /// As many requests in flight as its replies' sizes allow.
         static let window = Blocks(rawValue: 1)
         /// The client has not read what it was sent.
@@ -56,6 +56,28 @@ package struct Session: ~Copyable {
         static let reset = Blocks(rawValue: 64)
         /// Waiting for another session to give up its own connection.
         static let pin = Blocks(rawValue: 128)
+        /// The server's word on a change of the session's state has to come first.
+        static let state = Blocks(rawValue: 256)
+    }
+
+    /// Which replies the client wants (CLIENT REPLY).
+    enum Replies: UInt8 {
+        case on
+        case off
+        /// None to the next request.
+        case skip
+        /// None to the request that is being dealt with; then `on`.
+        case skipping
+    }
+
+    /// What the server was asked to agree to.
+    enum Change {
+        case database(Int)
+        case hello(version: UInt8, name: [UInt8]?)
+        case name([UInt8])
+        case libraryName([UInt8])
+        case libraryVersion([UInt8])
+        case replies(Replies)
     }
 
     /// Number of this session in its worker's life; in the log, and what a client is told its
@@ -70,8 +92,14 @@ package struct Session: ~Copyable {
     var lane = Lane.shared
     var blocks = Blocks()
     var closeReason = CloseReason.clientClosed
+    /// Index into the router's pools.
+    var pool: Int
     /// 2 or 3: what the client speaks, and so the protocol of the connections that serve it.
     var protocolVersion: UInt8 = 2
+    var replies = Replies.on
+    var attributes = ClientAttributes()
+    /// Waits for the server's agreement (blocks.state).
+    var change: Change?
 
     /// Wants a connection of its own although its commands would do without: dedicated mode, big
     /// replies. It makes do with a shared one while there is none.
@@ -128,9 +156,10 @@ package struct Session: ~Copyable {
     var previous: SessionRef?
     var next: SessionRef?
 
-    init(id: UInt64, route: Int, prefersOwn: Bool, limits: Limits) {
+    init(id: UInt64, route: Int, pool: Int, prefersOwn: Bool, limits: Limits) {
         self.id = id
         self.route = route
+        self.pool = pool
         self.prefersOwn = prefersOwn
         keptInput = limits.keptInput
         window = limits.initialWindow
@@ -146,4 +175,7 @@ package struct Session: ~Copyable {
     }
 
     var unsent: Int { output.count &+ directCount }
+
+    /// The client wants no reply to the request that is being dealt with.
+    var isMuted: Bool { replies == .off || replies == .skipping }
 }

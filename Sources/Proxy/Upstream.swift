@@ -39,7 +39,7 @@ package struct Upstream: ~Copyable {
         let rawValue: UInt8
         static let transaction = Ties(rawValue: 1)
         static let watch = Ties(rawValue: 2)
-        /// Database, name, protocol, tracking …: never cleared.
+        /// An id that is known, a protocol, READONLY …: never cleared.
         static let lasting = Ties(rawValue: 4)
         /// `subscriptions` is in any phase but `none`.
         static let subscription = Ties(rawValue: 8)
@@ -48,6 +48,8 @@ package struct Upstream: ~Copyable {
     enum Failure: UInt8 {
         case unreachable
         case refused
+        /// The login was accepted, the pool's database was not.
+        case databaseRefused
     }
 
     package let id: UInt64
@@ -55,6 +57,11 @@ package struct Upstream: ~Copyable {
     package let route: Int
     package let user: UserIndex
     package let protocolVersion: UInt8
+    /// Index into the router's pools: where an own connection goes when it is given back.
+    var pool: Int
+    package internal(set) var database: Int
+    /// What the server knows of the client.
+    var attributes = ClientAttributes()
     /// Owned by whoever performs the router's actions; the router never looks at it.
     package var performer: UnsafeMutableRawPointer?
 
@@ -79,16 +86,17 @@ package struct Upstream: ~Copyable {
     var framer = ReplyFramer()
     /// Bytes of the reply in progress that have been delivered.
     var partialReply = 0
-    /// The beginning of EXEC's answer, if it is an error that comes in pieces.
-    var errorHead = Buffer()
     /// Replies are matched by counting. Off for good once the session monitors, replicates, or
     /// does anything else that brings replies which cannot be counted: from then on its bytes are
     /// relayed.
     var isCounted = true
     var subscriptions = Subscriptions()
+    /// Of a relayed connection: the server may have been told to send no replies.
+    var mayBeSilent = false
     /// Of a relayed connection: RESET and a QUIT of ours went out, the end of both ends the relay.
     var awaitsReset = false
-    /// The last bytes that came since, if they may be the answers to both.
+    /// The last bytes that came since, if they may be the answers to both. On a counted connection
+    /// the beginning of an answer that has to be looked at.
     var heldBack = Buffer()
 
     /// The performer was last told to read replies.
@@ -120,11 +128,13 @@ package struct Upstream: ~Copyable {
     var helloHead: [UInt8] = []
     var helloTail: [UInt8] = []
 
-    init(id: UInt64, route: Int, user: UserIndex, protocolVersion: UInt8, owner: SessionRef?) {
+    init(id: UInt64, pool: Int, _ shape: Pool, user: UserIndex, owner: SessionRef?) {
         self.id = id
-        self.route = route
+        self.pool = pool
+        route = shape.route
         self.user = user
-        self.protocolVersion = protocolVersion
+        protocolVersion = shape.protocolVersion
+        database = shape.database
         self.owner = owner
         isShared = owner == nil
     }
@@ -190,6 +200,7 @@ package struct Upstream: ~Copyable {
             user: user,
             isShared: isShared,
             protocolVersion: Int(protocolVersion),
+            database: database,
             failures: failures
         )
     }

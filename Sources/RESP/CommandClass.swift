@@ -61,7 +61,7 @@ package enum CommandClass: UInt8, Sendable, CaseIterable {
     case script
     /// FUNCTION: KILL is out of band, the rest is plain.
     case function
-    /// SHUTDOWN FAILOVER.
+    /// SHUTDOWN FAILOVER; DEBUG, which may block or send a push.
     case outOfBand
 }
 
@@ -168,6 +168,7 @@ enum NameVerdict: Equatable {
             case key("BLPOP"), key("BRPOP"): self = .command(.blocking)
             case key("XREAD"): self = .command(.streamRead)
             case key("PSYNC"): self = .command(.replication)
+            case key("DEBUG"): self = .command(.outOfBand)
             // A colon is no letter, so it must be looked at as it came.
             case key("HOST") | 0x1A << 32:
                 self = head >> 32 == 0x3A ? .crossProtocol : .command(.plain)

@@ -58,6 +58,19 @@ package struct EventLog {
                 metadata(facts),
                 now
             )
+        case .databaseRefused(let facts, let reply):
+            let user = configuration.users[facts.user.rawValue]
+            say(
+                .error,
+                """
+                upstream refused a database: wanted SELECT \(facts.database) as \
+                '\(user.userName)', which it allowed before, got '\(reply)'. Check the ACL \
+                user's permissions
+                """,
+                key: key(facts),
+                metadata(facts),
+                now
+            )
         case .noCredential(let facts, let reason):
             say(
                 .error,
@@ -138,7 +151,7 @@ package struct EventLog {
     private func metadata(_ facts: UpstreamFacts) -> Logger.Metadata {
         let user = configuration.users[facts.user.rawValue]
         let target = configuration.targets[user.target]
-        return [
+        var metadata: Logger.Metadata = [
             "user": "\(user.userName)",
             "upstream": "\(target.name)",
             "address": "\(target.address)",
@@ -146,6 +159,8 @@ package struct EventLog {
             "lane": facts.isShared ? "shared" : "own",
             "protocol": "RESP\(facts.protocolVersion)",
         ]
+        if facts.database != 0 { metadata["database"] = "\(facts.database)" }
+        return metadata
     }
 
     private mutating func say(

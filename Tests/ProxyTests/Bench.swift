@@ -106,10 +106,9 @@ final class Bench {
         router.didConnect(upstream)
         _ = router.outgoing(of: upstream)
         router.didHandOver(upstream)
-        reply(
-            version == 2 ? Self.helloReply : "%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:78\r\n",
-            on: upstream
-        )
+        let hello =
+            version == 2 ? Self.helloReply : "%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:78\r\n"
+        reply(hello + (upstream.pointee.database == 0 ? "" : "+OK\r\n"), on: upstream)
     }
 
     // MARK: Clients

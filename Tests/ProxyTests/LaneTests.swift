@@ -13,7 +13,8 @@ struct LaneTests {
             "XREADGROUP GROUP g c BLOCK 5 STREAMS k >",
             "WAIT 1 0", "SUBSCRIBE c", "UNSUBSCRIBE", "PSUBSCRIBE c", "MONITOR", "CLIENT ID",
             "CLIENT REPLY OFF", "READONLY", "ASKING", "SCRIPT KILL", "FUNCTION KILL",
-            "SCRIPT DEBUG YES", "SHUTDOWN", "FAILOVER", "PSYNC ? -1", "HELLO 3 SETNAME n",
+            "SCRIPT DEBUG YES", "SHUTDOWN", "FAILOVER", "DEBUG SLEEP 0",
+            "PSYNC ? -1",
         ]
     )
     func tied(line: String) throws {
@@ -198,13 +199,11 @@ struct LaneTests {
         for cut in 0...10 {
             let bench = Bench()
             let client = bench.client()
-            bench.send(
-                request("SET", "a", "b") + request("CLIENT", "REPLY", "SKIP") + request("RESET"),
-                from: client
-            )
-            _ = bench.handedOver(bench.shared)
-            bench.reply("+OK\r\n", on: bench.shared)
+            bench.send(request("MONITOR"), from: client)
             let own = try #require(bench.connections.last)
+            _ = bench.handedOver(own)
+            bench.reply("+OK\r\n", on: own)
+            bench.send(request("CLIENT", "REPLY", "SKIP") + request("RESET"), from: client)
             _ = bench.handedOver(own)
             let bytes = Array("$1\r\nx\r\n+OK\r\n".utf8)
             bench.reply(Array(bytes[..<cut]), on: own)

@@ -150,7 +150,7 @@ struct LossTests {
     func bytesBehindTheEnd() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SELECT", "1"), from: client)
+        bench.send(request("READONLY"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
         bench.end(client)

@@ -87,7 +87,7 @@ struct StreamedRequestTests {
     func endMidRequest() throws {
         let bench = bench()
         let client = bench.client()
-        bench.send(request("SELECT", "1"), from: client)
+        bench.send(request("READONLY"), from: client)
         bench.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\nxxx", from: client)
         bench.end(client)
         let own = try #require(bench.connections.last)

@@ -54,11 +54,19 @@ struct RedisModel: Equatable {
     var isLoading = false
 
     var isInTransaction: Bool { queued != nil }
+    var queuedRequests: Int { queued?.count ?? 0 }
 
     /// Nothing is left of whoever used the connection since its login.
-    func isAsAfterLogin(version: UInt8) -> Bool {
-        self.version == Int(version) && database == 0 && name.isEmpty && queued == nil
-            && !isWatching && replies == .on && channels.isEmpty && !isTracking
+    func isAsAfterLogin(version: UInt8, database: Int) -> Bool {
+        self.version == Int(version) && self.database == database && queued == nil && !isWatching
+            && replies == .on && channels.isEmpty && !isTracking
+    }
+
+    /// Whether a request that another answers than the server gets no reply.
+    mutating func isSilent() -> Bool {
+        let mode = replies
+        if mode == .skipNext { replies = .on }
+        return mode != .on
     }
 
     /// For whoever has to understand a failure.
@@ -129,16 +137,20 @@ struct RedisModel: Equatable {
         let mode = replies
         if mode == .skipNext { replies = .on }
         var after = After.next
+        var isQueued = false
+        var isRefused = false
         if queued != nil, !["EXEC", "DISCARD", "MULTI", "WATCH", "RESET", "QUIT"].contains(name) {
             if let error = refusal(of: request, name) {
+                isRefused = true
                 isAborted = true
                 out += error
             } else {
                 queued?.append(request)
                 out += "+QUEUED\r\n".utf8
-                return .next
+                isQueued = true
             }
         } else if let error = refusal(of: request, name) {
+            isRefused = true
             isAborted = isInTransaction
             out += error
         } else {
@@ -148,8 +160,10 @@ struct RedisModel: Equatable {
             name == "CLIENT" && replies == .on && request.count > 1
             && request[1] == Array("REPLY".utf8)
         let isSilent = mode == .skipNext ? !isReplyOn : mode == .off && replies == .off
-        if isSilent && !name.hasSuffix("SUBSCRIBE") { out.removeLast(out.count - start) }
-        appendUnasked(request, name, to: &out)
+        if isSilent && (isQueued || isRefused || !name.hasSuffix("SUBSCRIBE")) {
+            out.removeLast(out.count - start)
+        }
+        if !isQueued && !isRefused { appendUnasked(request, name, to: &out) }
         return after
     }
 

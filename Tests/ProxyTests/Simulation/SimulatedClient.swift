@@ -69,6 +69,10 @@ final class SimulatedClient {
     private(set) var isRelayed = false
     /// Database, name and the like: state that lasts until RESET.
     private(set) var isLasting = false
+    /// Sent CLIENT REPLY: an error may come where no reply is owed.
+    private var hasAskedForSilence = false
+    /// MULTI was answered with an error of the proxy's, and EXEC was not yet.
+    private var isTransactionRefused = false
     private var isTied: Bool {
         isLasting || isRelayed || shadow.isInTransaction || shadow.isWatching
             || !shadow.channels.isEmpty
@@ -136,8 +140,10 @@ final class SimulatedClient {
     var isPartway: Bool { position > 0 || !oddReply.isEmpty }
 
     /// A server that sees the client leave may drop what it owes it.
-    var mayBeCut: Bool { isRelayed || wasRelayed || leftBlocked }
+    var mayBeCut: Bool { isRelayed || wasRelayed || leftBlocked || hasTracked }
     private var wasRelayed = false
+    /// Pushes may come behind a reply, and nobody is owed them.
+    private var hasTracked = false
     /// It left as a subscriber, or while a command of its might be waiting in the server.
     private(set) var leftBlocked = false
     /// The performer has seen its end, if only by looking for it.
@@ -262,26 +268,25 @@ final class SimulatedClient {
 
     private func generateTying(_ dice: inout Dice) {
         switch dice.roll(habits.blocks ? 14 : 11) {
-        case 0, 1: send([bytes("MULTI")], ties: true)
+        // With replies off it depends on how it is cut whether the proxy relays what follows.
+        case 0...1 where shadow.replies != .off: send([bytes("MULTI")], ties: true)
         case 2: send([bytes("WATCH"), token()], ties: true)
-        case 3: send([bytes("SELECT"), bytes("\(dice.roll(18))")], ties: true, lasts: true)
+        case 3: send([bytes("SELECT"), bytes("\(dice.roll(18))")], ties: true)
         case 4:
             var channels = (0...dice.roll(3)).map { bytes("c\($0)") }
             if dice.chance(1, in: 6) { channels.append(bytes("denied")) }
             let word = dice.chance(1, in: 6) ? "UNSUBSCRIBE" : "SUBSCRIBE"
             send([bytes(word)] + channels, ties: true)
         case 5:
-            send(
-                [bytes("CLIENT"), bytes("SETNAME"), bytes("n\(dice.roll(9))")], ties: true,
-                lasts: true)
-        case 6: send([bytes("CLIENT"), bytes("GETNAME")], ties: true, lasts: true)
+            send([bytes("CLIENT"), bytes("SETNAME"), bytes("n\(dice.roll(9))")], ties: true)
+        case 6: send([bytes("CLIENT"), bytes("GETNAME")], ties: true)
         case 7:
-            isRelayed = true
+            hasAskedForSilence = true
             let word = habits.isUnsure ? "ON" : dice.pick(["ON", "OFF", "SKIP"])
             send([bytes("CLIENT"), bytes("REPLY"), bytes(word)], ties: true)
-        case 8:
-            isRelayed = true
-            send([bytes("CLIENT"), bytes("TRACKING"), bytes("ON")], ties: true)
+        case 8 where !habits.isUnsure:
+            hasTracked = true
+            send([bytes("CLIENT"), bytes("TRACKING"), bytes("ON")], ties: true, lasts: true)
         case 9: send([bytes("READONLY")], ties: true, lasts: true)
         case 10:
             // More keys than fit into what may share a connection.
@@ -339,7 +344,8 @@ final class SimulatedClient {
 
     private func generateInTransaction(_ dice: inout Dice) {
         switch dice.roll(12) {
-        case 0, 1: send([bytes("EXEC")], ties: true)
+        case 0...1 where shadow.queuedRequests > 0:
+            send([bytes("EXEC")], ties: true)
         case 2: send([bytes("DISCARD")], ties: true)
         case 3:
             isRelayed = true
@@ -362,10 +368,12 @@ final class SimulatedClient {
             let error = "-ERR Can't execute 'auth': \(RedisModel.allowed)\r\n"
             answer([bytes("AUTH"), bytes("default"), secret()], isLimited ? error : "+OK\r\n")
         case 9 where isLimited && dice.chance(1, in: 4):
-            isRelayed = true
+            // Without a wish for the answer nobody needs the server's.
+            if shadow.replies == .on { isRelayed = true }
             send([bytes(dice.pick(["ECHO", "WHERE", "UNKNOWN", "DENIED"])), token()], ties: true)
         case 9 where !isLimited: generatePlain(&dice)
-        case 10 where !isLimited && !shadow.isInTransaction && !habits.isUnsure:
+        case 10
+        where !isLimited && !shadow.isInTransaction && !habits.isUnsure && shadow.replies != .off:
             send([bytes("MULTI")], ties: true)
             generatePlain(&dice)
             if dice.chance(1, in: 6) {
@@ -418,7 +426,6 @@ final class SimulatedClient {
             hello(dice.pick([[bytes("HELLO")], [bytes("HELLO"), bytes("3")]]))
         default:
             let name = bytes("h\(dice.roll(9))")
-            isLasting = true
             hello(
                 [bytes("HELLO"), bytes("3"), bytes("AUTH"), bytes("default"), secret()]
                     + [bytes("SETNAME"), name]
@@ -434,8 +441,12 @@ final class SimulatedClient {
         if isRelayed {
             _ = shadow.run([bytes("AUTH")], to: &out)
         } else {
-            if shadow.isInTransaction { _ = shadow.run([bytes("AUTH")], to: &out) }
-            out = bytes(reply)
+            if shadow.isInTransaction {
+                _ = shadow.run([bytes("AUTH")], to: &out)
+                if !out.isEmpty { out = Self.loginInTransaction }
+            } else if !shadow.isSilent() {
+                out = bytes(reply)
+            }
         }
         expect(out, blocks: false)
         write(request, inline: inline)
@@ -481,9 +492,9 @@ final class SimulatedClient {
 
     private func generateOdd(_ dice: inout Dice) {
         switch dice.roll(7) {
-        case 0: toProxy += "*0\r\n".utf8
-        case 1: toProxy += "\r\n".utf8
-        case 2: toProxy += "*-1\r\n".utf8
+        case 0: sendNothing("*0\r\n")
+        case 1: sendNothing("\r\n")
+        case 2: sendNothing("*-1\r\n")
         case 3: reset()
         case 4 where habits.violates && dice.chance(1, in: 3): quit(&dice)
         case 5 where habits.violates && dice.chance(1, in: 3): violate(&dice)
@@ -491,15 +502,20 @@ final class SimulatedClient {
             // Longer than what may be looked at whole.
             toProxy += "*3\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n$900000\r\n".utf8
             toProxy += secret()
-            expect(
-                isRelayed ? [] : bytes("-ERR Protocol error: AUTH or HELLO is too long\r\n"),
-                blocks: false
-            )
+            let isSilent = shadow.isSilent() || isRelayed
+            let reply = "-ERR Protocol error: AUTH or HELLO is too long\r\n"
+            expect(isSilent ? [] : bytes(reply), blocks: false)
             didWrite()
             close()
         default: break
         }
         written = taken + pending
+    }
+
+    /// No request; but it takes the place of the one that CLIENT REPLY SKIP is about.
+    private func sendNothing(_ text: String) {
+        toProxy += text.utf8
+        _ = shadow.isSilent()
     }
 
     private func violate(_ dice: inout Dice) {
@@ -512,7 +528,8 @@ final class SimulatedClient {
             ("*2\r\n$3\r\nGET\r\n$1\r\nabc", "-ERR Protocol error: expected CRLF after bulk\r\n"),
         ])
         toProxy += request.utf8
-        expect(isRelayed ? [] : bytes(reply), blocks: false)
+        let isSilent = shadow.isSilent() || isRelayed
+        expect(isSilent ? [] : bytes(reply), blocks: false)
         didWrite()
         close()
     }
@@ -596,7 +613,7 @@ final class SimulatedClient {
             guard !mustGetNothing else { return "gets bytes behind an error that ends the session" }
             // With replies turned off, or for half a request, nothing is owed; and yet the end may
             // need a word.
-            if current == nil && (isRelayed || end != .open) {
+            if current == nil && (isRelayed || hasAskedForSilence || end != .open) {
                 expect([0], blocks: false, isTied: true)
             }
             guard let wanted = current else { return "gets bytes that nobody owes it" }
@@ -635,9 +652,19 @@ final class SimulatedClient {
                 if let wrong = acceptError(&rest, wanted) { return wrong }
                 continue
             }
-            if position == wanted.bytes.count { didGetReply(wanted, isError: false) }
+            if position == wanted.bytes.count {
+                if isTransactionRefused { return "gets a reply inside a refused transaction" }
+                didGetReply(wanted, isError: false)
+            }
         }
         return nil
+    }
+
+    /// The requests around the next reply that is owed, for whoever has to understand a failure.
+    var unanswered: String {
+        let range = max(0, firstExpected - 6)..<min(expected.count, firstExpected + 4)
+        return expected[range].map { "\($0.number) \($0.name)" }.joined(separator: ", ")
+            + "; next \(firstExpected < expected.count ? expected[firstExpected].number : -1)"
     }
 
     private func didGetReply(_ wanted: Expectation, isError: Bool) {
@@ -651,6 +678,9 @@ final class SimulatedClient {
             firstExpected = 0
         }
     }
+
+    static let loginInTransaction = Array(
+        "-ERR redis-auth-proxy: AUTH and HELLO have no place in a transaction\r\n".utf8)
 
     private static let ownErrors = [
         "-ERR redis-auth-proxy: the server cannot be reached, the command was not run\r\n",
@@ -681,7 +711,13 @@ final class SimulatedClient {
             if Self.ownErrors.contains(oddReply) {
                 errors += 1
                 erroredNumbers.insert(wanted.number)
-                if wanted.isTied { mustGetNothing = true }
+                // A transaction that went as a whole is refused as a whole.
+                if wanted.name == "MULTI" {
+                    isTransactionRefused = true
+                } else if wanted.isTied && !isTransactionRefused {
+                    mustGetNothing = true
+                }
+                if wanted.name == "EXEC" { isTransactionRefused = false }
                 if executed.contains(wanted.number) {
                     return "is told that request \(wanted.number) was not run, but it was"
                 }
@@ -700,5 +736,6 @@ final class SimulatedClient {
         )
         return "gets \(got.debugDescription) at byte \(position) of reply \(wanted.number) "
             + "(\(wanted.name)) instead of \(expected.debugDescription)"
+            + ", around: \(unanswered); \(shadow.state)"
     }
 }

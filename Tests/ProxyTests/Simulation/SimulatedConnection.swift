@@ -48,6 +48,10 @@ final class SimulatedConnection {
     private var replyEnds: [Int] = []
     /// A shared connection that the server left in a transaction: nothing behind that is anybody's.
     private(set) var isPoisoned = false
+    /// The server refused the login, or never answers it: what follows is refused too.
+    private var isRefused = false
+    /// The SELECT that belongs to the login is still to come.
+    private var selects = false
     private var produced = 0
     private var fed = 0
 
@@ -77,22 +81,33 @@ final class SimulatedConnection {
             let owner = upstream.pointee.owner?.pointee.id
             defer { session = owner }
             if let session, session != owner,
-                model?.isAsAfterLogin(version: upstream.pointee.protocolVersion) != true
+                model?.isAsAfterLogin(
+                    version: upstream.pointee.protocolVersion,
+                    database: upstream.pointee.database
+                ) != true
             {
                 return "a session gets what another one left behind: \(model?.state ?? "")"
             }
             return nil
         }
         var start = 0
+        var openings = 0
         while start < bytes.count {
             guard case .request(let request, let end) = Self.parse(bytes, from: start) else {
                 return "a shared connection is handed half a request"
             }
             start = end
-            guard let token = Self.token(request) else {
+            if request == [Array("MULTI".utf8)] {
+                openings += 1
+            } else if request == [Array("EXEC".utf8)], openings == 0, let client = unanswered.last {
+                unanswered.append(client)
+            } else if let token = Self.token(request) {
+                // A transaction's first request says whose it is.
+                for _ in 0...openings { unanswered.append(token.client) }
+                openings = 0
+            } else {
                 return "a shared connection is handed a request without a token: \(request)"
             }
-            unanswered.append(token.client)
         }
         return nil
     }
@@ -177,6 +192,14 @@ final class SimulatedConnection {
             return "the server sees a client's secret"
         }
         guard model != nil else { return logIn(request, world) }
+        if selects {
+            selects = false
+            var reply: [UInt8] = []
+            _ = model?.run(request, to: &reply)
+            send(reply, isReply: false)
+            let wanted = ["SELECT", "\(upstream.pointee.database)"].map { Array($0.utf8) }
+            return request == wanted ? nil : "the database is not selected behind the login"
+        }
         if let wrong = check(request, world) { return wrong }
         world.didServe()
         var reply: [UInt8] = []
@@ -215,17 +238,22 @@ final class SimulatedConnection {
             endServer()
             return nil
         }
-        let name = isShared ? ["SETNAME", "simulated-proxy"] : []
+        if isRefused, text[0] == "SELECT" { return nil }
         let version = upstream.pointee.protocolVersion
         guard text.count >= 5, text[0] == "HELLO", text[1] == "\(version)", text[2] == "AUTH",
-            text[3] == "user\(user)", Array(text[5...]) == name
+            text[3] == "user\(user)",
+            text.count == 5 || (text.count == 7 && text[5] == "SETNAME"),
+            !isShared || text.last == "simulated-proxy"
         else { return "the server is sent \(text[0]) before a login" }
         switch world.judgeLogin(user: user, password: text[4]) {
-        case .refuse(let reason): send(Array("-\(reason)\r\n".utf8), isReply: false)
-        case .silent: break
+        case .refuse(let reason):
+            isRefused = true
+            send(Array("-\(reason)\r\n".utf8), isReply: false)
+        case .silent: isRefused = true
         case .accept:
             if version == 3 { world.count("connections of RESP3") }
-            var model = RedisModel(version: Int(version), name: isShared ? request[6] : [])
+            selects = upstream.pointee.database != 0
+            var model = RedisModel(version: Int(version), name: request.count > 5 ? request[6] : [])
             model.id = Int(id)
             var reply: [UInt8] = []
             model.appendHello(to: &reply)
@@ -243,7 +271,8 @@ final class SimulatedConnection {
         if isShared {
             let name = String(decoding: request[0], as: UTF8.self).uppercased()
             let isScript = name == "SCRIPT" || name == "XREAD"
-            guard Self.plain.contains(name) || isScript else {
+            let isTransaction = name == "MULTI" || name == "EXEC"
+            guard Self.plain.contains(name) || isScript || isTransaction else {
                 return "\(name) is sent on a shared connection"
             }
         }

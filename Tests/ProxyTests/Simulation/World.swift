@@ -448,7 +448,7 @@ final class World {
         case "clientClosed":
             guard client.hasShownEnd else { return fail("\(who) is closed, but did not leave") }
             if !hasAll && !client.mayBeCut && !client.mustBeClosed {
-                fail("\(who) left and did not get the replies to what it had sent")
+                fail("\(who) left without the replies to what it had sent: \(client.unanswered)")
             }
         case "clientReset":
             if client.end != .reset { fail("\(who) is lost, but was not") }
@@ -518,6 +518,7 @@ final class World {
         case .ready: count("connections")
         case .connectFailed: count("connects failed")
         case .loginRefused: count("logins refused")
+        case .databaseRefused: count("databases refused")
         case .noCredential: count("logins without credential")
         case .lost: count("connections lost")
         case .gaveUp: count("waits given up")

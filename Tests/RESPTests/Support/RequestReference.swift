@@ -25,7 +25,7 @@ enum RequestReference {
         .unsubscribe: ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"],
         .monitor: ["MONITOR"], .replication: ["SYNC", "PSYNC", "REPLCONF"],
         .lasting: ["READONLY", "READWRITE", "ASKING"], .script: ["SCRIPT"],
-        .function: ["FUNCTION"], .outOfBand: ["SHUTDOWN", "FAILOVER"],
+        .function: ["FUNCTION"], .outOfBand: ["SHUTDOWN", "FAILOVER", "DEBUG"],
     ]
 
     private static let classes: [String: CommandClass] = names.reduce(into: [:]) { table, entry in
