@@ -48,6 +48,8 @@ final class SimulatedConnection {
     private var replyEnds: [Int] = []
     /// A shared connection that the server left in a transaction: nothing behind that is anybody's.
     private(set) var isPoisoned = false
+    /// Whose requests were handed over since, before the proxy could know.
+    private(set) var poisonedClients: Set<Int> = []
     /// The server refused the login, or never answers it: what follows is refused too.
     private var isRefused = false
     /// The SELECT that belongs to the login is still to come.
@@ -104,6 +106,7 @@ final class SimulatedConnection {
             } else if let token = Self.token(request) {
                 // A transaction's first request says whose it is.
                 for _ in 0...openings { unanswered.append(token.client) }
+                if isPoisoned { poisonedClients.insert(token.client) }
                 openings = 0
             } else {
                 return "a shared connection is handed a request without a token: \(request)"

@@ -457,7 +457,7 @@ final class World {
             if !hasAll && !client.mayBeCut { fail("\(who) is closed before its last reply") }
         case "upstreamLost":
             if !client.mustBeClosed && !client.mayBeClosed {
-                fail("\(who) is closed, but nothing of its was lost")
+                fail("\(who) is closed, but nothing of its was lost: \(client.unanswered)")
             }
         case "errorInPlaceOfState":
             if !client.lastWasError { fail("\(who) is closed without an error") }
@@ -493,6 +493,7 @@ final class World {
             case .disconnect(let upstream):
                 if let connection = connectionsByID[upstream.pointee.id] {
                     if connection.isPoisoned { mustClose(connection) }
+                    for index in connection.poisonedClients { mayClose(index) }
                     drop(connection)
                 }
             case .finishSending(let upstream):
