@@ -417,6 +417,91 @@ def test_tracking_tells_the_client_what_became_stale(gateway):
             assert other.is_silent(0.1)
 
 
+def stale(*keys) -> bytes:
+    listed = f"*{len(keys)}\r\n".encode() + b"".join(bulk(key) for key in keys)
+    return b">2\r\n" + bulk("invalidate") + listed
+
+
+@pytest.mark.parametrize(
+    "options, before, reads, is_told",
+    [
+        ((), (), True, True),
+        ((), (), False, False),
+        (("BCAST", "PREFIX", "cached"), (), False, True),
+        (("BCAST", "PREFIX", "other"), (), True, False),
+        (("OPTIN",), (("CLIENT", "CACHING", "YES"),), True, True),
+        (("OPTIN",), (), True, False),
+        (("OPTOUT",), (("CLIENT", "CACHING", "NO"),), True, False),
+        (("OPTOUT",), (), True, True),
+    ],
+)
+def test_tracking_follows_its_options(gateway, options, before, reads, is_told):
+    with gateway.connect(protocol=3) as tracker, gateway.connect() as writer:
+        assert writer.raw("SET", "cached:1", "1") == b"+OK\r\n"
+        assert tracker.raw("CLIENT", "TRACKING", "ON", *options) == b"+OK\r\n"
+        for command in before:
+            assert tracker.raw(*command) == b"+OK\r\n"
+        if reads:
+            assert tracker.raw("GET", "cached:1") == bulk("1")
+        assert writer.raw("SET", "cached:1", "2") == b"+OK\r\n"
+        if is_told:
+            assert tracker.read().raw == stale("cached:1")
+        else:
+            # Told before the answer, if at all.
+            assert tracker.raw("ECHO", "end") == bulk("end")
+            assert tracker.is_silent(0.1)
+
+
+@pytest.mark.parametrize("options", [(), ("NOLOOP",)])
+def test_a_tracking_clients_own_writes_come_back_unless_it_wants_none(gateway, options):
+    with gateway.connect(protocol=3) as tracker:
+        assert tracker.raw("CLIENT", "TRACKING", "ON", *options) == b"+OK\r\n"
+        assert tracker.raw("GET", "mine") == b"_\r\n"
+        tracker.send("SET", "mine", 1)
+        got = tracker.read_raw(1 if options else 2)
+        assert got.replace(stale("mine"), b"", 0 if options else 1) == b"+OK\r\n"
+        assert tracker.is_silent(0.1)
+
+
+def test_invalidations_inside_a_transaction_are_the_servers_byte_for_byte(gateway):
+    with gateway.connect(protocol=3) as tracker:
+        assert tracker.raw("CLIENT", "TRACKING", "ON") == b"+OK\r\n"
+        assert tracker.raw("GET", "k") == b"_\r\n"
+        tracker.pipeline(("MULTI",), ("SET", "k", "1"), ("INCR", "k"))
+        tracker.send("EXEC")
+        tracker.send("ECHO", "end")
+        got = b""
+        while not got.endswith(bulk("end")):
+            got += tracker.read_exactly(1)
+        assert stale("k") in got
+        assert got.replace(stale("k"), b"") == b"*2\r\n+OK\r\n:2\r\n" + bulk("end")
+        assert tracker.raw("GET", "k") == bulk("2")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_invalidations_go_to_the_sessions_own_other_connection(gateway, protocol):
+    with (
+        gateway.connect(protocol=protocol) as listener,
+        gateway.connect(protocol=protocol) as tracker,
+        gateway.connect() as writer,
+    ):
+        identity = listener.value("CLIENT", "ID")
+        confirmation = listener.raw("SUBSCRIBE", "__redis__:invalidate")
+        assert confirmation.endswith(bulk("__redis__:invalidate") + b":1\r\n")
+        assert tracker.raw("CLIENT", "TRACKING", "ON", "REDIRECT", identity) == b"+OK\r\n"
+        assert writer.raw("SET", "cached", "1") == b"+OK\r\n"
+        assert tracker.raw("GET", "cached") == bulk("1")
+        assert writer.raw("SET", "cached", "2") == b"+OK\r\n"
+        keys = b"*1\r\n" + bulk("cached")
+        assert listener.read().raw == (
+            b">2\r\n" + bulk("invalidate") + keys
+            if protocol == 3
+            else b"*3\r\n" + bulk("message") + bulk("__redis__:invalidate") + keys
+        )
+        assert tracker.raw("GET", "cached") == bulk("2")
+        assert tracker.is_silent(0.1)
+
+
 def test_client_pause_and_unpause_work_from_another_client(gateway):
     with gateway.connect() as pauser, gateway.connect() as other:
         assert other.raw("PING") == b"+PONG\r\n"
