@@ -25,6 +25,7 @@ package struct Settings: Sendable, Equatable {
     package var upstreamWait: Duration = .seconds(5)
     package var drainTimeout: Duration = .seconds(10)
     package var replyWindow = ByteCount(1 << 20)
+    package var replyBuffer = ByteCount(1 << 19)
     package var slowReaderTimeout: Duration = .seconds(5)
     package var log = LogSettings()
 

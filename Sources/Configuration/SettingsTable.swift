@@ -56,6 +56,10 @@ extension Settings: Section {
                 "reply_window", \.replyWindow, ByteCount(1 << 16)...ByteCount(1 << 30),
                 "Bytes of replies that one session's commands in flight may be expected to bring;"
                     + " above it the session's next commands wait."),
+            .size(
+                "reply_buffer", \.replyBuffer, ByteCount(1 << 16)...ByteCount(1 << 28),
+                "Bytes of replies that one client may leave unread before its commands wait and,"
+                    + " where nobody else is held up, the server is not read on."),
             .duration(
                 "slow_reader_timeout", \.slowReaderTimeout, .milliseconds(1)...(.seconds(3600)),
                 "How long a client may leave a reply unread that holds up others before it is"

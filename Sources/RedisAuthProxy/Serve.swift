@@ -58,6 +58,7 @@ extension ServerConfiguration {
         limits.loginTimeout = settings.loginTimeout
         limits.upstreamWait = settings.upstreamWait
         limits.replyWindow = settings.replyWindow.bytes
+        limits.replyBuffer = settings.replyBuffer.bytes
         limits.slowReaderTimeout = settings.slowReaderTimeout
         limits.maximumPinned = max(1, settings.maxPinned / settings.threads)
         self.init(

@@ -34,6 +34,7 @@ import Testing
             upstream_wait: 2m
             drain_timeout: 3h
             reply_window: 64KiB
+            reply_buffer: 1MiB
             slow_reader_timeout: 250ms
             log: { level: debug, format: json }
             upstreams:
@@ -74,6 +75,7 @@ import Testing
         #expect(settings.upstreamWait == .seconds(120))
         #expect(settings.drainTimeout == .seconds(10_800))
         #expect(settings.replyWindow == ByteCount(65_536))
+        #expect(settings.replyBuffer == ByteCount(1 << 20))
         #expect(settings.slowReaderTimeout == .milliseconds(250))
         #expect(settings.log.level == .debug)
         #expect(settings.log.format == .json)

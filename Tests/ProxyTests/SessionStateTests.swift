@@ -212,6 +212,28 @@ private let noPermission = "-NOPERM no\r\n"
         #expect(bench.attempts == 1)
     }
 
+    @Test("What a client says of its library is kept, and told to the connection that it uses next")
+    func libraryIsMirrored() throws {
+        let bench = Bench()
+        let (first, second) = (bench.client(), bench.client())
+        let own = try ask(bench, first, ["CLIENT", "SETINFO", "LIB-NAME", "one"], ok)
+        bench.send(
+            request("CLIENT", "SETINFO", "LIB-NAME", "two")
+                + request("client", "setinfo", "lib-ver", "1.0"),
+            from: second
+        )
+        #expect(bench.received(by: second) == ok + ok)
+        #expect(bench.router.pinnedCount == 0)
+        bench.send(request("WATCH", "k"), from: second)
+        #expect(
+            bench.handedOver(own)
+                == request("CLIENT", "SETINFO", "LIB-NAME", "two")
+                + request("CLIENT", "SETINFO", "LIB-VER", "1.0") + request("WATCH", "k"))
+        // What is malformed is the server's to refuse.
+        try ask(bench, first, ["CLIENT", "SETINFO", "LIB-NAME", "a b"], ok + "-ERR x\r\n")
+        #expect(bench.received(by: first) == ok + "-ERR x\r\n")
+    }
+
     @Test("A connection of a session's own is told its name, in a way that every user may")
     func ownConnectionGetsName() throws {
         let bench = Bench()
