@@ -45,7 +45,6 @@ SHAREABLE = {
     "latency": _ANSWERS_ONLY,
     "acl": "the users of the server; ACL WHOAMI answers the same on all connections of a user",
     "config": _SERVER_WIDE,
-    "debug": _SERVER_WIDE,
     "module": _SERVER_WIDE,
     "cluster": _SERVER_WIDE,
     "replicaof": _SERVER_WIDE,
@@ -90,7 +89,7 @@ EXPECTED_MEMBERS = {
     "lasting": {"readonly", "readwrite", "asking"},
     "script": {"script"},
     "function": {"function"},
-    "outOfBand": {"shutdown", "failover"},
+    "outOfBand": {"shutdown", "failover", "debug"},
 }
 
 
