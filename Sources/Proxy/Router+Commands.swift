@@ -163,7 +163,7 @@ extension Router {
     }
 
     /// The second word of a complete request.
-    private func subcommand(
+    func subcommand(
         of request: UnsafeMutableRawBufferPointer?
     ) -> UnsafeRawBufferPointer? {
         guard let request else { return nil }

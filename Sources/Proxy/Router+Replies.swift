@@ -136,10 +136,7 @@ extension Router {
     ///
     /// - Returns: false if the connection is not in a state to go on.
     func learn(_ kind: RunKind, _ upstream: UpstreamRef) -> Bool {
-        defer {
-            upstream.pointee.heldBack.removeAll()
-            upstream.pointee.heldBack.release()
-        }
+        defer { upstream.pointee.heldBack.removeAll() }
         let reply = UnsafeRawBufferPointer(
             start: upstream.pointee.heldBack.isEmpty ? nil : upstream.pointee.heldBack.bytes,
             count: upstream.pointee.heldBack.count

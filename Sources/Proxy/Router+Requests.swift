@@ -311,10 +311,7 @@ extension Router {
                 run = start
                 requests = 0
                 if isLogin {
-                    guard session.pointee.owed == 0, !isMidMessage(session) else {
-                        session.pointee.blocks.insert(.quiet)
-                        break scanning
-                    }
+                    guard isQuiet(session) else { break scanning }
                     refuse(session, .loginTooLong)
                     start = count
                     run = count

@@ -231,7 +231,7 @@ extension Router {
             session.pointee.closeReason = .quit
             updateReading(session)
             return .stop
-        case .reset where !hasArguments(request):
+        case .reset where subcommand(of: request) == nil:
             // It turns replies on before it is answered.
             if session.pointee.replies == .off { session.pointee.replies = .on }
             let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
@@ -245,7 +245,8 @@ extension Router {
             return .handled
         case .auth where isLimited:
             return refuse(
-                request, hasArguments(request) ? .authWhileSubscribed : .authArity, session)
+                request, subcommand(of: request) == nil ? .authArity : .authWhileSubscribed, session
+            )
         case .hello where isLimited: return refuse(request, .helloWhileSubscribed, session)
         case .hello where !isLimited:
             // To RESP2, with subscriptions that stay.
@@ -287,12 +288,6 @@ extension Router {
     private func waitForQuiet(_ session: SessionRef) -> Verdict {
         session.pointee.blocks.insert(.quiet)
         return .wait
-    }
-
-    private func hasArguments(_ request: UnsafeMutableRawBufferPointer) -> Bool {
-        var arguments = RequestArguments(UnsafeRawBufferPointer(request))
-        _ = arguments.next()
-        return arguments.next() != nil
     }
 
     private func isPing(_ request: UnsafeMutableRawBufferPointer) -> Bool {
