@@ -18,6 +18,9 @@ struct Node: Sendable {
 
     var content: Content
     var position: Position
+    /// How far behind `position` a text's first character stands; nil where the text does not stand
+    /// in one line and as it reads, so that a place in it is no place in the file.
+    var textOffset: Int?
 
     /// What it is, in words that never show the value.
     var kind: String {
@@ -29,6 +32,14 @@ struct Node: Sendable {
         case .sequence: "a list"
         case .mapping: "a mapping"
         }
+    }
+
+    /// The place of a character of the text, as near as it can be told.
+    func position(ofCharacter offset: Int) -> Position {
+        guard let textOffset, case .file(let name, let line, let column) = position else {
+            return position
+        }
+        return .file(name, line: line, column: column + textOffset + offset)
     }
 
     static func text(_ text: String, at position: Position) -> Node {

@@ -94,6 +94,8 @@ package struct UserSettings: Sendable, Equatable {
     /// The ACL user's name as AUTH wants it.
     package var userName = ""
     package var credentials = CredentialSource.passwordFile(path: "")
+    /// What the user is meant to be allowed, if the configuration says so.
+    package var accessString: AccessString?
 
     package init() {}
 }

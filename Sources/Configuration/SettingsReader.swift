@@ -258,8 +258,34 @@ extension SettingsReader {
             if let credentials = parts["credentials"] {
                 readCredentials(credentials, of: entry.key, into: &user)
             }
+            if let text = parts["access_string"] { readAccessString(text, into: &user) }
             indexOfUser[entry.key] = UserIndex(settings.users.count)
             settings.users.append(user)
+        }
+    }
+
+    private mutating func readAccessString(_ node: Node, into user: inout UserSettings) {
+        guard case .scalar(let text, _) = node.content, node.kind == "a text" else {
+            error(
+                node.position,
+                "access_string: wanted one text with the rules of an ACL user, got \(node.kind):"
+                    + " write it in quotes, such as \"on ~app:* -@all +@read\"")
+            return
+        }
+        let access = AccessString(text)
+        user.accessString = access
+        // A user whose upstream is wrong has that of index 0, if there is one.
+        let isAWS =
+            settings.upstreams.indices.contains(user.upstream)
+            && isManagedByAWS(host: settings.upstreams[user.upstream].address.host)
+        for problem in access.lint(isAWS: isAWS) {
+            let place =
+                node.textOffset == nil
+                ? "character \(problem.offset + 1) of access_string" : "access_string"
+            diagnostics.append(
+                Diagnostic(
+                    problem.severity, at: node.position(ofCharacter: problem.offset),
+                    "\(place): \(problem.message)"))
         }
     }
 

@@ -167,6 +167,11 @@ extension UserSettings: Section {
             .structure(
                 "credentials", "a mapping with password_file or password_env", isRequired: true,
                 "Where the password comes from."),
+            .structure(
+                "access_string", "the rules of an ACL user, such as on ~app:* -@all +@read",
+                "What the user is meant to be allowed on the server, as ACL SETUSER and ElastiCache"
+                    + " take it, without passwords. Nothing is changed there: `check` looks for"
+                    + " mistakes in it, and `doctor` compares it with what the server says."),
         ]
     }
 }

@@ -114,7 +114,8 @@ struct YAMLReader {
             return Node(content: .mapping(try entries(text, depth: depth)), position: position)
         default:
             return Node(
-                content: .scalar(event.text, isPlain: event.isPlain), position: position)
+                content: .scalar(event.text, isPlain: event.isPlain), position: position,
+                textOffset: event.textOffset)
         }
     }
 
@@ -190,6 +191,7 @@ private struct Event {
     let column: Int
     private(set) var text = ""
     private(set) var isPlain = false
+    private(set) var textOffset: Int?
     private(set) var hasAnchor = false
     private(set) var hasTag = false
 
@@ -207,6 +209,14 @@ private struct Event {
                 decoding: UnsafeBufferPointer(start: scalar.value, count: scalar.length),
                 as: UTF8.self)
             isPlain = scalar.style == YAML_PLAIN_SCALAR_STYLE
+            // As long in the file as it reads, but for quotes: no escapes and no line breaks in it.
+            let quotes = isPlain ? 0 : 1
+            let width = Int(clamping: event.end_mark.column) + 1 - column
+            if event.end_mark.line == event.start_mark.line,
+                width == text.unicodeScalars.count + 2 * quotes
+            {
+                textOffset = quotes
+            }
             hasAnchor = scalar.anchor != nil
             hasTag = scalar.tag != nil
         case YAML_SEQUENCE_START_EVENT:
