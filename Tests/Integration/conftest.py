@@ -27,7 +27,7 @@ from harness.certificates import Authority  # noqa: E402
 from harness.proxy import Listener, Proxy, Upstream  # noqa: E402
 from harness.relay import Relay  # noqa: E402
 from harness.resp import Client, Error  # noqa: E402
-from harness.server import ACCESS_STRINGS, PASSWORDS, RedisServer  # noqa: E402
+from harness.server import ACCESS_STRINGS, PASSWORDS, RedisServer, ValkeyServer  # noqa: E402
 
 TEST_LIMIT_SECONDS = 120
 HEAVY_TEST_LIMIT_SECONDS = 900
@@ -99,6 +99,14 @@ def server(directory, authority):
 def reference(directory):
     """The plain server with the same users, on which expectations are checked."""
     with _running(RedisServer(directory / "reference")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey(directory):
+    """A newer server with the same users; plain, because its build has no TLS."""
+    options = {"availability-zone": "xx-east-1a"}
+    with _running(ValkeyServer(directory / "valkey", options=options)) as running:
         yield running
 
 

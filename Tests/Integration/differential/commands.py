@@ -97,6 +97,10 @@ BY_NAME = {
     "function-code": LIBRARIES, "library-name": ["one", "two", "three"],
     "library-name-pattern": ["o*", "*"],
     "username": ["alice", "bob"], "password": ["x"],
+    "libname": ["library", "no spaces please", "", "lib(one)"], "libver": ["1.2", "\n"],
+    "capability": ["redirect", "nosuch"],
+    "comparison-value": ["1", "abc"],
+    "numlocal": ["0", "1", "2", "abc"],
     "connection-name": ["me", "you", "", "no spaces please", "n\n"],
     "clientname": ["me", "no spaces please"],
     "command": ["get", "set", "nosuch"], "command-name": ["get", "xadd", "client", "nosuch"],
@@ -119,7 +123,7 @@ BY_NAME = {
 
 # Pools by command and argument, where the name alone says too little.
 BY_COMMAND = {
-    ("wait", "timeout"): ["10", "1", "abc"],
+    ("wait", "timeout"): ["10", "1", "abc"], ("waitaof", "timeout"): ["10", "1", "abc"],
     ("client|pause", "timeout"): ["0", "1", "abc"],
     ("xread", "milliseconds"): ["1", "10", "20"], ("xreadgroup", "milliseconds"): ["1", "10"],
     ("xread", "id"): ["$", "0", "1-1"], ("xreadgroup", "id"): [">", "0", "1-1"],
@@ -357,7 +361,7 @@ class Generator:
             if "optional" in flags and self.dice.random() > 0.35:
                 continue
             name = argument[b"name"].decode()
-            if name == "numkeys":
+            if name in ("numkeys", "numfields"):
                 keys = self.dice.choice([1, 1, 2, 2, 3])
                 shown = keys if self.dice.random() < 0.95 else self.dice.choice([0, -1, 7, "abc"])
                 made += self._token(argument) + [str(shown)]
@@ -365,13 +369,19 @@ class Generator:
             times = 1
             if "multiple" in flags:
                 times = self.dice.choice([1, 1, 2, 3])
-                if argument[b"type"] == b"key" and keys is not None:
+                if keys is not None and self._is_counted(argument):
                     times = keys
             for index in range(times):
                 if index == 0 or "multiple_token" in flags:
                     made += self._token(argument)
                 made += self._argument(entry, argument, name)
         return made
+
+    @staticmethod
+    def _is_counted(argument) -> bool:
+        """Whether it is the argument that a number before it announces."""
+        kind, name = argument[b"type"], argument[b"name"]
+        return kind in (b"key", b"block") or name == b"field"
 
     @staticmethod
     def _token(argument) -> list:

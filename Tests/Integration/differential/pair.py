@@ -27,7 +27,7 @@ from .commands import Grammar
 from .scenario import ABORT, CLOSE, HALF_CLOSE, STAY, Scenario, Step
 from .tables import (
     ALWAYS, CONNECTION_ID, MASKED_WITHOUT_ARGUMENTS_ONLY, MASKS, QUEUEING, RELAYED, SILENCED,
-    SUBSCRIBED, UNORDERED, WAITING,
+    SUBSCRIBED, UNORDERED, USER_IN_ERROR, WAITING,
 )
 
 DIRECT_SECONDS = 20.0
@@ -498,7 +498,8 @@ class Pair:
             frames = [mask.frame(frame) if frame[:1] not in b"+-" else frame for frame in frames]
         if mask and mask.frames:
             frames = mask.frames(frames)
-        return CONNECTION_ID.sub(rb"\1<id>", b"".join(frames) + rest)
+        text = CONNECTION_ID.sub(rb"\1<id>", b"".join(frames) + rest)
+        return USER_IN_ERROR.sub(b"<user>", text)
 
     def _learn(self, session, piece, frames, got) -> None:
         """What later steps need to know of this one."""

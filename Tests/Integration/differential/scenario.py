@@ -30,6 +30,11 @@ STATEFUL = {
     "sadd": 3, "config|set": 1, "incr": 3, "lrange": 2,
 }
 
+STATEFUL_AND_NEWER = {
+    "client|setinfo": 3, "client|no-touch": 2, "client|capa": 1, "waitaof": 2, "hsetex": 2,
+    "hgetex": 1,
+}
+
 # Commands that say something about data; what transactions of recipes are made of.
 DATA = [
     "set", "get", "incr", "append", "rpush", "lpop", "lrange", "llen", "hset", "hget", "hmget",
@@ -93,7 +98,10 @@ def generate(grammar: Grammar, seed: str, sessions: int, steps: int) -> Scenario
     # Broadcast invalidations are sent once per turn of the server's loop, so they depend on how
     # many commands arrive together. They have scenarios of their own, with one command at a time.
     broadcasts = dice.random() < 0.15
-    names, weights = list(STATEFUL), list(STATEFUL.values())
+    stateful = STATEFUL | {
+        name: weight for name, weight in STATEFUL_AND_NEWER.items() if name in grammar.entries
+    }
+    names, weights = list(stateful), list(stateful.values())
     in_transaction = [False] * sessions
     planned = [[] for _ in range(sessions)]
     for _ in range(steps):

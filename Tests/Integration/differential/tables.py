@@ -47,6 +47,10 @@ MASKS = {
     "pttl": Mask(_CLOCK, blur_positive),
     "expiretime": Mask(_CLOCK, blur_positive),
     "pexpiretime": Mask(_CLOCK, blur_positive),
+    "httl": Mask(_CLOCK, blur_positive),
+    "hpttl": Mask(_CLOCK, blur_positive),
+    "hexpiretime": Mask(_CLOCK, blur_positive),
+    "hpexpiretime": Mask(_CLOCK, blur_positive),
     "object|idletime": Mask(_CLOCK, blur),
     "memory|usage": Mask(_MEMORY, blur),
     "memory|stats": Mask(_MEMORY, blur),
@@ -88,6 +92,9 @@ MASKS = {
     "sunsubscribe": Mask(_SEED + " (all channels at once)", frames=sort_unsubscribed),
 }
 
+# Names above that only the newer of the servers has.
+NEWER = {"httl", "hpttl", "hexpiretime", "hpexpiretime"}
+
 # Only the form without arguments is masked: the order of named channels is the client's own.
 MASKED_WITHOUT_ARGUMENTS_ONLY = {"unsubscribe", "punsubscribe", "sunsubscribe"}
 
@@ -96,6 +103,9 @@ UNORDERED = Mask("COMMAND calls it nondeterministic_output_order", sort_elements
 # What HELLO says of the connection, wherever it stands (a list in RESP2, a map in RESP3), and what
 # is said of a redirection's connection that is gone.
 CONNECTION_ID = re.compile(rb"((?:\$2\r\nid|\$21\r\ntracking-redir-broken)\r\n:)\d+")
+
+# In newer servers this error names the user, and who that is upstream is the proxy's business.
+USER_IN_ERROR = re.compile(rb"(?<=NOPERM User )\S+")
 
 # States of a session in which some commands are not sent; pair.py knows when it is in them.
 QUEUEING = "inside MULTI"
@@ -116,16 +126,20 @@ DECLARED = {
 MULTIPLEXED, DEDICATED = "multiplexed", "dedicated"
 BOTH = (MULTIPLEXED, DEDICATED)
 
+ON_REDIS, ON_VALKEY = ([(kind, mode) for mode in BOTH] for kind in ("redis", "valkey"))
+EVERYWHERE = ON_REDIS + ON_VALKEY
+
 # A difference that was found, as the shortest scenario that shows it: steps are (session, command,
-# command ...). It is run in every run: as on the server, or, in the modes of `open_in`, strictly
-# different, so that its repair is noticed. While it is open, random scenarios leave out `hides`.
+# command ...). It is run in every run: as on the server, or, on the servers and in the modes of
+# `open_in`, strictly different, so that its repair is noticed. While it is open, random scenarios
+# leave out `hides`.
 Found = namedtuple("Found", "name protocols steps open_in hides", defaults=((), ()))
 
 FOUND = [
     Found(
         "a login on a relayed connection is answered", (2,),
         ((0, "multi"), (0, "subscribe news", "exec"), (0, "auth default x")),
-        BOTH, (("auth", RELAYED), ("hello", RELAYED)),
+        ON_REDIS, (("auth", RELAYED), ("hello", RELAYED)),
     ),
     Found(
         "a login on a tracking connection is answered", (2,),
@@ -149,11 +163,14 @@ FOUND = [
     ),
     Found(
         "a login behind what a subscriber may not send is refused as the server does", (2,),
-        ((0, "subscribe news", "get string0"), (0, "auth x")), BOTH,
+        ((0, "subscribe news", "get string0"), (0, "auth x")), EVERYWHERE,
+        (("auth", RELAYED), ("hello", RELAYED)),
     ),
     Found(
         "HELLO takes effect option by option", (2,),
         ((0, "hello 3 setname me auth nosuch x"), (0, "client getname")),
+        # Here a HELLO whose login fails changes nothing.
+        ON_VALKEY, (("hello 3 setname me auth nosuch x", ALWAYS),),
     ),
     Found(
         "EXEC without MULTI leaves the watch", (2, 2),
@@ -195,5 +212,7 @@ FOUND = [
     ),
     Found(
         "a push that was not asked for reaches its client", (3,), ((0, "debug protocol push"),),
+        # Here the push comes behind the reply.
+        [("valkey", MULTIPLEXED)], (("debug protocol push", ALWAYS),),
     ),
 ]

