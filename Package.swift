@@ -6,12 +6,12 @@ import PackageDescription
 //                        RedisAuthProxy            commands and wiring
 //        ┌─────────────┬───────┴──────┬──────────────┐
 //      Server     Configuration  Credentials     Telemetry
-//      ┌──┴─────┐        │            │
-//    Proxy   Transport   │            │
-//    ┌─┴──┐              ▼            │
-//   RESP  └──────────► Identity ◄─────┘
+//      ┌──┴─────┐        │         ┌──┴──┐
+//    Proxy   Transport   │         │    AWS
+//    ┌─┴──┐              ▼         ▼     │
+//   RESP  └──────────► Identity ◄──┴─────┘
 //
-// Data plane: Server, Proxy, RESP, Transport.   Control plane: Configuration, Credentials.
+// Data plane: Server, Proxy, RESP, Transport.   Control plane: Configuration, Credentials, AWS.
 // Telemetry is a leaf: Server, Configuration and Credentials may use it.
 
 let settings: [SwiftSetting] = [
@@ -35,6 +35,11 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CEv", providers: [.apt(["libev-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CCurl",
+            pkgConfig: "libcurl",
+            providers: [.apt(["libcurl4-openssl-dev"])]
+        ),
 
         // Data plane
         .target(name: "RESP", swiftSettings: settings),
@@ -51,6 +56,11 @@ let package = Package(
         .target(name: "Telemetry", dependencies: [log], swiftSettings: settings),
 
         // Control plane
+        .target(
+            name: "AWS",
+            dependencies: ["Identity", "CCurl", "COpenSSL"],
+            swiftSettings: settings
+        ),
         .target(
             name: "Credentials",
             dependencies: ["Identity", "Telemetry", log],
@@ -91,6 +101,7 @@ let package = Package(
             swiftSettings: settings
         ),
         .testTarget(name: "ServerTests", dependencies: ["Server"], swiftSettings: settings),
+        .testTarget(name: "AWSTests", dependencies: ["AWS", "Identity"], swiftSettings: settings),
         .testTarget(
             name: "CredentialsTests",
             dependencies: ["Credentials", "Identity", "Telemetry", log],
