@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,37 @@ def start_server(directory, authority):
         if server.process is not None:
             server.thaw()
         server.stop()
+
+
+@pytest.fixture
+def start_elasticache(directory, authority):
+    """Starts stand-ins for ElastiCache, each with a server of its own."""
+    with _elasticache(directory, authority) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def module_elasticache(directory, authority):
+    """The same for all tests of a file."""
+    with _elasticache(directory, authority) as start:
+        yield start
+
+
+@contextmanager
+def _elasticache(directory, authority):
+    # Not above: what needs no AWS needs no botocore either.
+    from harness.elasticache import ElastiCache
+
+    started = []
+
+    def start(cache, **options) -> ElastiCache:
+        place = Path(tempfile.mkdtemp(prefix="elasticache-", dir=directory))
+        started.append(ElastiCache(place, authority, cache, **options))
+        return started[-1]
+
+    yield start
+    for front in started:
+        front.stop()
 
 
 @pytest.fixture
