@@ -105,16 +105,18 @@ package struct AccessString: Sendable, Equatable {
 
     /// Reads `text`; what cannot be understood is left out of `rules` and stands in `problems`.
     ///
-    /// - Parameter keepsUnknownCommands: takes a command that is not known for one that exists: for
-    ///   what a server says of itself.
-    package init(
-        _ text: String, dialect: AccessDialect = .newest, keepsUnknownCommands: Bool = false
-    ) {
-        var parser = AccessParser(dialect: dialect, keepsUnknownCommands: keepsUnknownCommands)
+    /// - Parameter isFromServer: takes a command that is not known for one that exists.
+    package init(_ text: String, dialect: AccessDialect = .newest, isFromServer: Bool = false) {
+        var parser = AccessParser(dialect: dialect, keepsUnknownCommands: isFromServer)
         parser.read(text)
         self.text = text
         rules = parser.rules
         problems = parser.problems
+    }
+
+    /// The same text, as a server of another version would read it.
+    package func reread(_ dialect: AccessDialect) -> AccessString {
+        AccessString(text, dialect: dialect)
     }
 }
 

@@ -86,7 +86,7 @@ func quoted(_ text: String) -> String {
 }
 
 /// Without characters that move the cursor, break the line or turn its direction.
-func escaped(_ text: String) -> String {
+package func escaped(_ text: String) -> String {
     var result = ""
     for scalar in text.unicodeScalars {
         switch scalar.properties.generalCategory {

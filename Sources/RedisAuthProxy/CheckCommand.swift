@@ -54,15 +54,20 @@ extension Settings {
                 case .any: "any client"
                 }
             let upstream = upstream(of: rule.user)
-            let protection =
-                switch upstream.tls {
-                case .off: "no TLS"
-                case .on(let tls): "TLS \(tls.minVersion.rawValue)+, verified"
-                }
             return "\(who) → \(user(rule.user).userName) @ \(upstream.name)"
-                + " (\(upstream.address), \(protection))"
+                + " (\(upstream.address), \(upstream.protectionText))"
         }
         return "\(listener.address) (\(listener.mode.rawValue)): "
             + rules.joined(separator: "; ")
+    }
+}
+
+extension UpstreamSettings {
+    /// Such as `TLS 1.2+, verified`.
+    var protectionText: String {
+        switch tls {
+        case .off: "no TLS"
+        case .on(let tls): "TLS \(tls.minVersion.rawValue)+, verified"
+        }
     }
 }

@@ -15,7 +15,8 @@ enum Exit: Int32, CaseIterable {
         switch self {
         case .success: "done; for run: stopped by SIGTERM or SIGINT and drained"
         case .usage: "the command line cannot be understood"
-        case .unavailable: "something that is needed is not there: an address, a program"
+        case .unavailable:
+            "something that is needed is not there: an address, a program; for doctor: a step failed"
         case .system: "the operating system refused something: descriptors, threads, memory"
         case .configuration: "the configuration cannot be used; every problem has been printed"
         }

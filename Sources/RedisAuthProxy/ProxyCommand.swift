@@ -19,12 +19,13 @@ struct ProxyCommand: ParsableCommand {
                   --upstream rediss://cache.example:6379 \\
                   --user app --password-file /run/secrets/app
               redis-auth-proxy check --config /etc/redis-auth-proxy.yaml
+              redis-auth-proxy doctor --config /etc/redis-auth-proxy.yaml
               redis-auth-proxy run --config /etc/redis-auth-proxy.yaml
 
             EXIT CODES
             \(Exit.table)
             """,
         version: version,
-        subcommands: [RunCommand.self, CheckCommand.self, DemoCommand.self]
+        subcommands: [RunCommand.self, CheckCommand.self, DoctorCommand.self, DemoCommand.self]
     )
 }

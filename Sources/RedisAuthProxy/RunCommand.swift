@@ -88,22 +88,31 @@ struct RunCommand: ParsableCommand {
 
 extension Settings {
     /// The environment variables that passwords are taken from.
-    fileprivate var passwordVariables: [String] {
+    var passwordVariables: [String] {
         users.compactMap { user in
             if case .passwordEnvironment(let variable) = user.credentials { variable } else { nil }
+        }
+    }
+
+    /// The users as the credential store wants them.
+    var credentialUsers: [CredentialStore.User] {
+        users.enumerated().map { position, user in
+            CredentialStore.User(
+                index: UserIndex(position), name: user.name, userName: user.userName,
+                source: user.credentials)
         }
     }
 }
 
 /// What every process that holds credentials does first, before any thread exists: no core files, no
-/// death by a closed pipe, and SIGTERM and SIGINT left for whoever reads them.
-func prepareProcess() throws {
+/// death by a closed pipe, and `signals` left for whoever reads them.
+func prepareProcess(blocking signals: [Int32] = [SIGTERM, SIGINT]) throws {
     signal(SIGPIPE, SIG_IGN)
     // Swift's own crash handler writes registers, and the memory that they point to, to the log.
     for crash in [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT, SIGQUIT] {
         signal(crash, SIG_DFL)
     }
-    SignalWatcher.block([SIGTERM, SIGINT])
+    SignalWatcher.block(signals)
     do throws(SystemError) {
         try ProcessLimits.disableCoreDumps()
     } catch {
@@ -121,12 +130,8 @@ func start(
     _ settings: Settings, environment: PasswordEnvironment = PasswordEnvironment(),
     logger: Logger, whenReady: ([[SocketAddress]]) -> Void
 ) throws {
-    let users = settings.users.enumerated().map { position, user in
-        CredentialStore.User(
-            index: UserIndex(position), name: user.name, userName: user.userName,
-            source: user.credentials)
-    }
-    let store = CredentialStore(users: users, environment: environment, logger: logger)
+    let store = CredentialStore(
+        users: settings.credentialUsers, environment: environment, logger: logger)
     defer { store.stop() }
     do {
         try store.start()

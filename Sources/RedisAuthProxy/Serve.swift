@@ -73,7 +73,8 @@ extension ServerConfiguration {
 }
 
 extension UpstreamTarget {
-    fileprivate init(_ upstream: UpstreamSettings) throws {
+    /// - Throws: `TLSContextError` when a certificate or key cannot be used.
+    init(_ upstream: UpstreamSettings) throws {
         var context: TLSContext?
         var serverName = upstream.address.host
         if case .on(let tls) = upstream.tls {

@@ -261,6 +261,15 @@ package final class SecureStream {
         return "\(version) \(cipher)" + (isResumed ? ", resumed" : "")
     }
 
+    /// The server's certificate, once the handshake is done; nil for a plain stream.
+    package var peerCertificate: PeerCertificate? {
+        guard let ssl, handshakeIsDone, let certificate = SSL_get1_peer_certificate(ssl) else {
+            return nil
+        }
+        defer { X509_free(certificate) }
+        return PeerCertificate(certificate)
+    }
+
     // MARK: Failing
 
     /// Makes the failure that every later call answers with; the first one stays.

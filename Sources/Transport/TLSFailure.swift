@@ -259,7 +259,7 @@ extension CertificateProblem {
     /// Names found and shown at most; a certificate comes from outside and may hold thousands.
     private static let nameLimit = 16
 
-    private static func names(of certificate: OpaquePointer) -> [String] {
+    static func names(of certificate: OpaquePointer) -> [String] {
         guard let list = X509_get_ext_d2i(certificate, NID_subject_alt_name, nil, nil) else {
             return []
         }
@@ -300,7 +300,7 @@ extension CertificateProblem {
             as: UTF8.self)
     }
 
-    private static func text(_ body: (OpaquePointer) -> Int32) -> String {
+    static func text(_ body: (OpaquePointer) -> Int32) -> String {
         guard let bio = BIO_new(BIO_s_mem()) else { return "?" }
         defer { BIO_free(bio) }
         guard body(bio) >= 0 else { return "?" }

@@ -68,13 +68,13 @@ def test_version_is_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run.stdout)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["doctor"], ["demo"]])
 def test_help_is_on_standard_output_and_names_what_there_is(command):
     run = call(*command, "--help")
     assert run.returncode == OK
     assert run.stderr == ""
     if not command:
-        assert all(f"  {name} " in run.stdout for name in ("run", "check", "demo"))
+        assert all(f"  {name} " in run.stdout for name in ("run", "check", "doctor", "demo"))
     if command == ["run"]:
         for flag in (
             "--config --listen --upstream --server-name --ca-file --user --password-file --mode"
@@ -91,6 +91,7 @@ def test_help_is_on_standard_output_and_names_what_there_is(command):
     [
         (["run"], "give --config FILE, or --listen"),
         (["check"], "give --config FILE, or --listen"),
+        (["doctor"], "give --config FILE, or --listen"),
         (["run", "--config", "x", "--listen", "127.0.0.1:1"], "--config and --listen exclude"),
         (["run", "--config", "x", "--ca-file", "y"], "--config and --ca-file exclude"),
         (["run", "--no-such-flag"], "--no-such-flag"),
