@@ -148,6 +148,13 @@ def test_a_token_signed_with_a_key_that_expired_is_refused(front):
     assert front.results() == {"expired access key": 1}
 
 
+def test_the_signatures_of_all_tokens_are_known(front):
+    token = mint(KEY, CACHE, "admin")
+    with connect(front) as client:
+        assert client.raw("AUTH", "app", token) == WRONGPASS
+    assert token[-64:] in front.signatures()
+
+
 # Connections
 
 

@@ -24,6 +24,7 @@ Rejected: threads and blocking sockets (half the throughput), the front inside t
 import asyncio
 import json
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -32,6 +33,7 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
+from . import passwords
 from .iam import ACCEPTED, AccessKey, Cache, Judge
 from .ports import free_port
 from .process import Process, wait_until
@@ -47,6 +49,8 @@ THROTTLED = "throttled"
 REMOVED = "user removed"
 WRONG_PASSWORD = "wrong password"
 LOST_ERROR = ", error reply lost"
+
+SIGNATURE = re.compile("(?<=X-Amz-Signature=)[0-9a-f]{64}")
 
 BEFORE_LOGIN = {b"AUTH", b"HELLO", b"QUIT", b"RESET"}
 SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"}
@@ -125,6 +129,8 @@ class ElastiCache:
 
     def trust(self, key: AccessKey) -> None:
         """From now on tokens that are signed with `key` are good, until it expires."""
+        passwords.remember(key.secret)
+        passwords.remember(key.session_token)
         self.tell("trust", key=vars(key))
 
     def set(self, **settings) -> None:
@@ -157,6 +163,10 @@ class ElastiCache:
         """logins, too_early (requests before a login), too_old (connections that were dropped at
         their limit), oldest_seconds (of a connection when it was renewed), connections."""
         return self.tell("report")
+
+    def signatures(self) -> list[str]:
+        """Of all tokens so far, good or not: what no log may contain."""
+        return self.tell("signatures")
 
     def forget(self) -> None:
         """Starts the records anew."""
@@ -213,6 +223,7 @@ class Front:
         self.connections = set()
         self.connections_made = 0
         self.recent_logins = deque()
+        self.signatures = set()
         self.forget()
 
     def change(self, settings: dict) -> None:
@@ -247,6 +258,7 @@ class Front:
 
     def verdict(self, connection: "Connection", user: str, secret: str) -> str:
         """What is to become of a login."""
+        self.signatures.update(SIGNATURE.findall(secret))
         known = self.users.get(user)
         if known is None or user in self.removed:
             return REMOVED if known else "unknown user"
@@ -294,6 +306,8 @@ class Front:
             await self.listen()
         elif what == "report":
             return self.report()
+        elif what == "signatures":
+            return sorted(self.signatures)
         elif what == "forget":
             self.forget()
         else:

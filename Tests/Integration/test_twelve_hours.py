@@ -1,0 +1,353 @@
+"""Twelve hours in minutes: two hundred clients of all kinds while logins grow old beneath them.
+
+    200 clients ──► proxy ── TLS ──► stand-in for ElastiCache ──► redis-server
+    (workloads.py)    │              a token is good for 3 s, a connection for 12
+                      └─ HTTP ─► moto, container credentials
+
+Whatever the proxy has to do to stay logged in, no client may notice: no error, no close, no wrong
+reply, no element or message lost or doubled. And the server must have seen what its documentation
+demands: no connection beyond its limit, no token that is late, no command before a login.
+
+    TWELVE_HOURS_SECONDS=…       how long the clients work in each form
+    INTEGRATION_SIZE=full        five minutes, and dedicated connections too
+"""
+
+import os
+import subprocess
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from harness.credential_endpoints import ContainerCredentials
+from harness.elasticache import REFUSED_IN_TRANSACTION, REFUSED_SUBSCRIBED
+from harness.iam import ACCEPTED, AccessKey, Cache, mint
+from harness.moto import Moto
+from harness.passwords import new_password
+from harness.proxy import Listener, Upstream, binary
+from harness.resp import Client, eventually
+from harness.workloads import SIZES, Setting, Workloads
+
+IS_FULL_SIZE = os.environ.get("INTEGRATION_SIZE") == "full"
+SECONDS = float(os.environ.get("TWELVE_HOURS_SECONDS") or (300 if IS_FULL_SIZE else 30))
+MODES = ("multiplexed", "dedicated") if IS_FULL_SIZE else ("multiplexed",)
+
+# The grain of a token's date is a second, so a fresh one may already look a second old.
+TOKEN_SECONDS, CONNECTION_SECONDS = 3, 12
+SESSION_SECONDS = 20
+ROTATION_SECONDS = 2.0
+OUTAGE_SECONDS = 30.0
+# A connection that waits for these waits longer than it may live.
+QUIET_SECONDS = CONNECTION_SECONDS + 2
+
+CACHE = Cache("twelve-hours", "eu-central-1")
+KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+SECRET = "twelve/hours"
+# Nothing of this machine's own configuration is to be found by the proxy.
+NOTHING = {
+    "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+class Form:
+    """A way to be logged in: where the credentials come from, and what happens to them."""
+
+    is_iam = False
+    # What the results of logins may be, besides accepted.
+    may_be_refused = ()
+
+    def __init__(self, start_elasticache, directory, cleanup: ExitStack):
+        self.front = start_elasticache(
+            CACHE, iam_users=("app",) if self.is_iam else (), token_seconds=TOKEN_SECONDS,
+            connection_seconds=CONNECTION_SECONDS,
+        )
+        self.environment = dict(NOTHING)
+        self.directory = directory
+        self.cleanup = cleanup
+        self.prepare()
+
+    def prepare(self) -> None:
+        pass
+
+    def credentials(self):
+        """As they stand in the configuration; a password goes into a file."""
+        return self.front.server.passwords["app"]
+
+    # Called again and again during the run, each time so long after the last.
+    turn_seconds = ROTATION_SECONDS
+
+    def turn(self, proxy) -> None:
+        """What happens to the credentials while the clients work."""
+
+    def judge(self, logins: list) -> None:
+        """What must be true of the logins after the run."""
+
+
+class Password(Form):
+    """The same password for ever: what the clients do is itself without a fault."""
+
+
+class PasswordFile(Form):
+    """A file with a new password every two seconds; for one of them the old one is good too."""
+
+    may_be_refused = ("wrong password",)
+
+    def turn(self, proxy) -> None:
+        old, new = self.front.server.passwords["app"], new_password()
+        self.front.set_passwords("app", new, old)
+        proxy.write_password("app", new)
+        time.sleep(ROTATION_SECONDS / 2)
+        self.front.set_passwords("app", new)
+
+
+class SecretsManager(Form):
+    """The same with a secret that is rotated, and Secrets Manager out of reach in the middle."""
+
+    may_be_refused = ("wrong password",)
+
+    def prepare(self) -> None:
+        self.moto = Moto(self.directory / "twelve-hours-moto")
+        self.cleanup.callback(self.moto.stop)
+        self.moto.create_secret(SECRET, self.value(self.front.server.passwords["app"]))
+        self.environment |= self.moto.environment
+        self.turns = 0
+        self.outage_turns = min(OUTAGE_SECONDS, SECONDS / 3) / ROTATION_SECONDS
+
+    @staticmethod
+    def value(password: str) -> dict:
+        return {"username": "app", "password": password}
+
+    def credentials(self):
+        return {"credentials": {"secrets_manager": {
+            "secret_id": SECRET, "region": "us-east-1", "refresh_every": "1s",
+        }}}
+
+    def turn(self, proxy) -> None:
+        self.turns += 1
+        turns = SECONDS / ROTATION_SECONDS
+        begins = turns / 2 - self.outage_turns / 2
+        if begins <= self.turns < begins + self.outage_turns:
+            if self.moto.process.is_running:
+                self.moto.kill()
+            return
+        if not self.moto.process.is_running:
+            self.moto.start()
+        old, new = self.front.server.passwords["app"], new_password()
+        version = self.moto.put_pending(SECRET, self.value(new))
+        self.front.set_passwords("app", new, old)
+        self.moto.make_current(SECRET, version)
+        time.sleep(ROTATION_SECONDS / 2)
+        self.front.set_passwords("app", new)
+
+
+class TokenFile(Form):
+    """Somebody else writes a fresh token into a file every second."""
+
+    is_iam = True
+    # One that was read just before the next was written.
+    may_be_refused = ("expired token",)
+    turn_seconds = 1.0
+
+    def prepare(self) -> None:
+        self.front.trust(KEY)
+
+    def credentials(self):
+        return mint(KEY, CACHE, "app")
+
+    def turn(self, proxy) -> None:
+        proxy.write_password("app", self.credentials())
+
+
+class IAM(Form):
+    """Tokens signed with a key that lasts."""
+
+    is_iam = True
+
+    def prepare(self) -> None:
+        self.front.trust(KEY)
+        self.environment |= {
+            "AWS_ACCESS_KEY_ID": KEY.id, "AWS_SECRET_ACCESS_KEY": KEY.secret,
+        }
+
+    def credentials(self):
+        return {"credentials": {"iam": {
+            "cache_name": CACHE.name, "region": CACHE.region,
+            "renew_after": f"{CONNECTION_SECONDS // 2}s",
+            "connection_limit": f"{CONNECTION_SECONDS}s",
+        }}}
+
+    def judge(self, logins: list) -> None:
+        renewed = [login for login in logins if not login["is_first"]]
+        assert renewed, "no connection was renewed"
+        # Connections that live on are renewed, not replaced.
+        assert len(renewed) > len(logins) / 3, f"{len(renewed)} of {len(logins)} are renewals"
+
+
+class SessionIAM(IAM):
+    """Tokens signed with keys of twenty seconds, as a container gets them."""
+
+    def prepare(self) -> None:
+        self.container = ContainerCredentials(
+            lifetime_seconds=SESSION_SECONDS, issued=self.front.trust
+        )
+        self.cleanup.callback(self.container.stop)
+        self.environment |= self.container.environment()
+
+    def judge(self, logins: list) -> None:
+        super().judge(logins)
+        assert len(self.container.keys) >= SECONDS / SESSION_SECONDS
+
+
+class LostErrorsIAM(IAM):
+    """IAM refuses for a while, and the server drops the error of a login that is refused."""
+
+    may_be_refused = ("refused by order", "refused by order, error reply lost")
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.front.set(loses_errors=True)
+        self.turns = 0
+
+    def turn(self, proxy) -> None:
+        # Two seconds in six: less than any connection has left when its renewal is due.
+        self.turns += 1
+        self.front.set(refuses_logins=self.turns % 3 == 1)
+
+
+FORMS = [
+    Password, PasswordFile,
+    pytest.param(TokenFile, marks=pytest.mark.xfail(
+        strict=True, raises=AssertionError, reason="live connections are not renewed"
+    )),
+    SecretsManager, IAM, SessionIAM, LostErrorsIAM,
+]
+
+
+@pytest.fixture
+def form(request, start_elasticache, place):
+    with ExitStack() as cleanup:
+        yield request.param(start_elasticache, place, cleanup)
+
+
+def started(form: Form, start_proxy, mode: str):
+    """A proxy with one listener for the form's user, and the listener."""
+    listener = Listener("app", mode)
+    proxy = start_proxy(
+        {"cache": Upstream.verified(form.front)}, {"app": form.credentials()}, [listener],
+        environment=form.environment, wait=False,
+    )
+    check = subprocess.run(
+        [binary(), "check", "--config", proxy.configuration], capture_output=True, text=True,
+        env=os.environ | form.environment,
+    )
+    if "wanted a known key" in check.stderr + check.stdout:
+        proxy.process.wait()
+        pytest.skip(f"the proxy has no such credentials: {form.credentials()['credentials']}")
+    assert check.returncode == 0, check.stdout + check.stderr
+    proxy.wait_until_listening()
+    eventually(lambda: answers(listener), 15, "the proxy serves clients")
+    return proxy, listener
+
+
+def answers(listener: Listener) -> bool:
+    with listener.connect() as client:
+        return client.raw("PING") == b"+PONG\r\n"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", FORMS, indirect=True, ids=lambda form: form.__name__)
+def test_two_hundred_clients_notice_nothing_of_their_logins_growing_old(form, start_proxy, mode):
+    proxy, listener = started(form, start_proxy, mode)
+    form.front.forget()
+    clients = Workloads(Setting(listener.address, SECONDS, quiet_seconds=QUIET_SECONDS))
+    over = threading.Event()
+    turning = threading.Thread(target=turn, args=(form, proxy, over))
+    turning.start()
+    try:
+        tally = clients.finish()
+    finally:
+        over.set()
+        turning.join()
+    report = form.front.report()
+    logins = report["logins"]
+    print(f"\n{type(form).__name__}, {mode}: {tally.describe()}\n  {describe(logins, tally)}")
+    with form.front.server.admin() as reader:
+        tally.check(reader)
+    assert not turning.failed, turning.failed
+    assert tally.commands > 1000 * SECONDS and tally.messages > 100 * SECONDS
+    assert tally.collisions, "no two transactions met"
+
+    assert not report["too_old"], f"beyond the limit: {report['too_old'][:5]}"
+    assert not report["too_early"], f"before a login: {report['too_early'][:5]}"
+    results = {login["result"] for login in logins}
+    assert not results & {REFUSED_IN_TRANSACTION, REFUSED_SUBSCRIBED}
+    assert results <= {ACCEPTED, *form.may_be_refused}, form.front.results()
+    form.judge(logins)
+    log = proxy.log()
+    assert not [signature for signature in form.front.signatures() if signature in log]
+    assert proxy.stop() == 0
+
+
+def turn(form: Form, proxy, over: threading.Event) -> None:
+    """The form's turns until the run is over; `failed` says why there are no more."""
+    thread = threading.current_thread()
+    thread.failed = None
+    try:
+        due = time.monotonic()
+        while not over.wait(max(0.0, due - time.monotonic())):
+            due += form.turn_seconds
+            form.turn(proxy)
+    except Exception as error:
+        thread.failed = repr(error)
+
+
+def describe(logins: list, tally) -> str:
+    """The logins of a run, and what plain commands took while one went on and while none did."""
+    renewals = [login["time"] for login in logins if not login["is_first"]]
+    ages = [login["age_seconds"] for login in logins if login["age_seconds"] is not None]
+    near = tally.percentile_milliseconds(99, renewals, within=0.02)
+    return (
+        f"{len(logins)} logins, {len(renewals)} of them renewals, at most {max(ages, default=0):.1f}"
+        f" s after the last; p99 of plain commands around a renewal {near:.2f} ms,"
+        f" of all {tally.percentile_milliseconds(99):.2f} ms"
+    )
+
+
+@pytest.mark.parametrize("mode", ("multiplexed", "dedicated"))
+@pytest.mark.parametrize("form", [Password, IAM], indirect=True, ids=lambda form: form.__name__)
+def test_not_a_byte_of_a_clients_command_goes_out_before_a_login(form, start_proxy, mode):
+    """The server refuses every login, then lets one through: only then it sees the command."""
+    if form.is_iam:
+        form.front.set(refuses_logins=True)
+    else:
+        form.front.server.passwords["app"], right = new_password(), form.credentials()
+    listener = Listener("app", mode)
+    proxy = start_proxy(
+        {"cache": Upstream.verified(form.front)}, {"app": form.credentials()}, [listener],
+        environment=form.environment, wait=False,
+    )
+    if "wanted a known key" in eventually(lambda: proxy.log(), what="the proxy says something"):
+        pytest.skip("the proxy has no such credentials")
+    proxy.wait_until_listening()
+    with Client(listener.address, timeout=60) as client:
+        client.send("SET", "secret-key", "secret-value")
+        answer = client.read().raw
+        assert answer[:1] == b"-", answer
+    report = form.front.report()
+    assert report["logins"] and not report["too_early"]
+    assert ACCEPTED not in form.front.results()
+    with form.front.server.admin() as reader:
+        assert reader.value("EXISTS", "secret-key") == 0
+    if form.is_iam:
+        form.front.set(refuses_logins=False)
+    else:
+        proxy.write_password("app", right)
+    eventually(lambda: answers(listener), 30, "the proxy serves clients")
+    assert not form.front.report()["too_early"]
+
+
+def test_the_workloads_are_two_hundred_clients():
+    assert sum(SIZES.values()) == 200
