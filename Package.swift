@@ -77,7 +77,7 @@ let package = Package(
             name: "RedisAuthProxy",
             dependencies: [
                 "Server", "Configuration", "Credentials", "Telemetry", "Proxy", "Transport",
-                "Identity", "COpenSSL", log,
+                "AWS", "Identity", "COpenSSL", log,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings

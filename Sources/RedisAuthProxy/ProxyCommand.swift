@@ -26,6 +26,9 @@ struct ProxyCommand: ParsableCommand {
             \(Exit.table)
             """,
         version: version,
-        subcommands: [RunCommand.self, CheckCommand.self, DoctorCommand.self, DemoCommand.self]
+        subcommands: [
+            RunCommand.self, CheckCommand.self, DoctorCommand.self, TokenCommand.self,
+            DemoCommand.self,
+        ]
     )
 }

@@ -1,0 +1,226 @@
+// Keeps one AWS credential fresh in the background, on a thread of its own.
+//
+//   fetched ────────── advisory margin ── expiry
+//           use it     fetch the next     not used any more
+//
+// The margin is a quarter of what the credential has left when it is fetched, 15 minutes at most,
+// and up to a fifth longer at random: sessions of six hours and of twenty seconds both have time for
+// several attempts. Fetches that fail are repeated after pauses that double, and that a credential
+// near its end keeps short. There is one fetch at a time, and whoever asks meanwhile gets the
+// credential that is there.
+//
+// Static stability: a credential of instance metadata stays in use past its expiry when no newer one
+// comes, for 10 to 15 minutes at a time. AWS asks for that: when its metadata service or what is
+// behind it is out of order, the credential may still be accepted, and nothing better is there.
+//
+// Source: AWS SDKs and Tools Reference Guide, "IMDS credential provider"; botocore 1.43,
+// credentials.RefreshableCredentials (15 minutes); the SDK for Rust (static stability).
+
+import Glibc
+import Identity
+import Synchronization
+
+/// Fetches a credential before the old one ends, as long as it runs.
+package final class CredentialRefresher: Sendable {
+    /// What is known now.
+    package struct State: Sendable {
+        /// The newest one, unless its time is over.
+        package var credential: AWSCredential?
+        /// Why the newest fetch brought nothing; nil if it went well, or none has ended yet.
+        package var failure: AWSFailure?
+    }
+
+    static let longestMargin: Duration = .seconds(15 * 60)
+    static let shortestPause: Duration = .milliseconds(250)
+    static let longestPause: Duration = .seconds(60)
+    /// How soon after a fetch another one that was asked for may follow.
+    static let askedPause: Duration = .seconds(5)
+
+    private struct Shared {
+        var state = State()
+        var thread: pthread_t?
+        /// Somebody thinks that the credential is no good.
+        var isAsked = false
+    }
+
+    private let shared = Mutex(Shared())
+    private let fetch: @Sendable () throws(AWSFailure) -> AWSCredential
+    private let clock: AWSClock
+    private let cancellation: Cancellation
+    private let onChange: @Sendable (State) -> Void
+    private let wake = WakeUp()
+
+    /// - Parameters:
+    ///   - fetch: called on the refresher's thread; may block, and must end when cancelled.
+    ///   - onChange: called on that thread after each fetch, whatever came of it; must not block.
+    package init(
+        clock: AWSClock, cancellation: Cancellation,
+        onChange: @escaping @Sendable (State) -> Void,
+        fetch: @escaping @Sendable () throws(AWSFailure) -> AWSCredential
+    ) {
+        self.clock = clock
+        self.cancellation = cancellation
+        self.onChange = onChange
+        self.fetch = fetch
+    }
+
+    /// What may be used now. Never blocks.
+    package var state: State {
+        var state = shared.withLock { $0.state }
+        if let expiry = state.credential?.expiry, expiry <= clock.now() {
+            state.credential = nil
+            if state.failure == nil {
+                state.failure = AWSFailure(.unavailable, "the AWS credential has expired")
+            }
+        }
+        return state
+    }
+
+    /// Asks for a fetch soon, because a server did not accept what was signed. Never blocks.
+    package func requestRefresh() {
+        shared.withLock { $0.isAsked = true }
+        wake.signal()
+    }
+
+    /// Starts the thread. Throws when the system gives none.
+    package func start() throws(AWSFailure) {
+        let code = shared.withLock { shared -> Int32 in
+            precondition(shared.thread == nil, "started twice")
+            var thread = pthread_t()
+            let refresher = Unmanaged.passRetained(self)
+            let code = pthread_create(
+                &thread, nil,
+                { argument in
+                    guard let argument else { return nil }
+                    Unmanaged<CredentialRefresher>.fromOpaque(argument).takeRetainedValue().run()
+                    return nil
+                }, refresher.toOpaque())
+            if code == 0 { shared.thread = thread } else { refresher.release() }
+            return code
+        }
+        guard code == 0 else {
+            throw AWSFailure(
+                .unavailable, "cannot start a thread for AWS credentials: \(errorText(code))")
+        }
+    }
+
+    /// Ends the thread and waits for it; raises the cancellation.
+    package func stop() {
+        cancellation.cancel()
+        wake.signal()
+        let thread = shared.withLock { shared in
+            defer { shared.thread = nil }
+            return shared.thread
+        }
+        if let thread { pthread_join(thread, nil) }
+    }
+
+    private func run() {
+        // Signals belong to the threads that handle them.
+        var all = sigset_t()
+        sigfillset(&all)
+        pthread_sigmask(SIG_SETMASK, &all, nil)
+
+        var failures = 0
+        while !cancellation.isCancelled {
+            shared.withLock { $0.isAsked = false }
+            do throws(AWSFailure) {
+                let fetched = try fetch()
+                failures = 0
+                take(fetched)
+            } catch {
+                if error.kind == .cancelled { return }
+                failures += 1
+                shared.withLock { $0.state.failure = error }
+                extendIfStable()
+            }
+            onChange(state)
+            sleep(for: pause(failures))
+        }
+    }
+
+    private func take(_ fetched: AWSCredential) {
+        shared.withLock { shared in
+            shared.state = State(credential: fetched, failure: nil)
+        }
+        extendIfStable()
+    }
+
+    /// Gives a statically stable credential more time if its own is over.
+    private func extendIfStable() {
+        let now = clock.now()
+        shared.withLock { shared in
+            guard let credential = shared.state.credential, credential.isStaticallyStable,
+                let expiry = credential.expiry, expiry.since(now) < .seconds(1)
+            else { return }
+            shared.state.credential?.expiry =
+                now + .seconds(600) + .milliseconds(Int64.random(in: 0...300_000))
+        }
+    }
+
+    /// Until the next fetch.
+    private func pause(_ failures: Int) -> Duration {
+        let state = self.state
+        let left = state.credential?.expiry.map { $0.since(clock.now()) }
+        if failures == 0 {
+            guard let left else { return .seconds(365 * 86_400) }
+            let margin = min(left / 4, Self.longestMargin) * Double.random(in: 1...1.2)
+            return max(left - margin, Self.shortestPause)
+        }
+        var pause = min(Duration.seconds(1) * (1 << min(failures - 1, 10)), Self.longestPause)
+        if let left { pause = min(pause, left / 4) }
+        return max(pause * Double.random(in: 0.75...1), Self.shortestPause)
+    }
+
+    /// Sleeps; a request ends it, but not before `askedPause` has passed.
+    private func sleep(for duration: Duration) {
+        let start = Monotonic.now()
+        let end = start + duration
+        while !cancellation.isCancelled {
+            let isAsked = shared.withLock { $0.isAsked }
+            let until = isAsked ? min(end, start + Self.askedPause) : end
+            let left = until.milliseconds(since: Monotonic.now())
+            if left <= 0 { return }
+            wake.wait(milliseconds: left)
+        }
+    }
+}
+
+/// A pipe to oneself.
+private final class WakeUp: Sendable {
+    private let readEnd: Int32
+    private let writeEnd: Int32
+
+    init() {
+        var ends: [Int32] = [-1, -1]
+        if pipe(&ends) == 0 {
+            for end in ends {
+                _ = fcntl(end, F_SETFD, FD_CLOEXEC)
+                _ = fcntl(end, F_SETFL, O_NONBLOCK)
+            }
+        } else {
+            ends = [-1, -1]
+        }
+        (readEnd, writeEnd) = (ends[0], ends[1])
+    }
+
+    deinit {
+        if readEnd >= 0 { close(readEnd) }
+        if writeEnd >= 0 { close(writeEnd) }
+    }
+
+    func signal() {
+        var byte: UInt8 = 1
+        _ = write(writeEnd, &byte, 1)
+    }
+
+    func wait(milliseconds: Int64) {
+        var polled = pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0)
+        // Without a descriptor poll(2) is a sleep: short ones, so that requests are seen.
+        let step = readEnd >= 0 ? milliseconds : min(milliseconds, 200)
+        guard poll(&polled, 1, Int32(clamping: step)) > 0 else { return }
+        withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { buffer in
+            while read(readEnd, buffer.baseAddress, buffer.count) > 0 {}
+        }
+    }
+}
