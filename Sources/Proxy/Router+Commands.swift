@@ -102,7 +102,7 @@ extension Router {
         case .watch: kind = .watch
         case .unwatch: kind = .unwatch
         case .select, .lasting, .hello: kind = .lasting
-        case .client: kind = tieByClient(upstream, subcommand(of: request))
+        case .client: kind = tieByClient(upstream, request)
         case .script:
             if subcommand(of: request)?.equalsIgnoringCase("DEBUG") ?? true { kind = .lasting }
         case .subscribe, .unsubscribe, .monitor, .replication:
@@ -121,6 +121,10 @@ extension Router {
         {
             kind = .plain
         }
+        // Nobody looks at the answer.
+        if kind == .identity && !upstream.pointee.isCounted {
+            upstream.pointee.ties.insert(.identity)
+        }
         if kind == .blocking {
             session.pointee.blocking += 1
         } else if request == nil && kind != .plain {
@@ -132,18 +136,24 @@ extension Router {
     /// CLIENT: some subcommands are about this connection, others are about the server.
     private func tieByClient(
         _ upstream: UpstreamRef,
-        _ subcommand: UnsafeRawBufferPointer?
+        _ request: UnsafeMutableRawBufferPointer?
     ) -> RunKind {
         // Without one it is refused. Too long to be looked at it is any but REPLY.
-        guard let subcommand else { return .lasting }
+        guard let subcommand = subcommand(of: request) else { return .lasting }
         if subcommand.equalsIgnoringCase("REPLY") {
-            upstream.pointee.mayBeSilent = true
-            stopCounting(upstream)
+            if isReplyMode(request) {
+                upstream.pointee.mayBeSilent = true
+                stopCounting(upstream)
+            }
             return .plain
         }
         for aboutServer in ["LIST", "KILL", "UNBLOCK", "PAUSE", "UNPAUSE", "HELP"] as [StaticString]
         where subcommand.equalsIgnoringCase(aboutServer) {
             return .plain
+        }
+        for aboutIdentity in ["ID", "INFO"] as [StaticString]
+        where subcommand.equalsIgnoringCase(aboutIdentity) {
+            return .identity
         }
         return .lasting
     }
@@ -157,9 +167,21 @@ extension Router {
         switch command {
         case .monitor, .replication: true
         case .multi: session.pointee.replies == .off
-        case .client: subcommand(of: request)?.equalsIgnoringCase("REPLY") ?? false
+        case .client: isReplyMode(request)
         default: false
         }
+    }
+
+    /// Whether a complete request is a CLIENT REPLY that the server does not refuse for its words.
+    private func isReplyMode(_ request: UnsafeMutableRawBufferPointer?) -> Bool {
+        guard let request else { return false }
+        var arguments = RequestArguments(UnsafeRawBufferPointer(request))
+        _ = arguments.next()
+        guard arguments.next()?.equalsIgnoringCase("REPLY") ?? false, let mode = arguments.next(),
+            arguments.next() == nil
+        else { return false }
+        return mode.equalsIgnoringCase("ON") || mode.equalsIgnoringCase("OFF")
+            || mode.equalsIgnoringCase("SKIP")
     }
 
     /// The second word of a complete request.
@@ -254,7 +276,10 @@ extension Router {
                 first.map(isDefaultUser) == true
                 ? Array("+OK\r\n".utf8) : ClientError.wrongPassword.reply
         }
-        return answerInPlace(reply, wiping: request, of: session)
+        // The number of arguments comes before everything else.
+        let whileSubscribed: ClientError = first == nil ? .authArity : .authWhileSubscribed
+        return answerInPlace(
+            reply, whileSubscribed: whileSubscribed, wiping: request, of: session)
     }
 
     private func isDefaultUser(_ name: UnsafeRawBufferPointer) -> Bool {
@@ -268,17 +293,22 @@ extension Router {
     /// transaction as a refused command should.
     private func answerInPlace(
         _ reply: [UInt8],
+        whileSubscribed: ClientError,
         wiping request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
-        let isRelayed = isRelayed(session)
-        if !isRelayed && !isQuiet(session) { return .wait }
+        if isRelayed(session), let upstream = session.pointee.upstream {
+            wipe(request)
+            answerInRelay(session, upstream, reply, whileSubscribed: whileSubscribed.reply)
+            return .handled
+        }
+        if !isQuiet(session) { return .wait }
         wipe(request)
         guard session.pointee.lane == .own else {
             respond(session, reply)
             return .handled
         }
-        if !isRelayed && !session.pointee.isMuted {
+        if !session.pointee.isMuted {
             session.pointee.substitute =
                 isInTransaction(session) ? ClientError.loginInTransaction.reply : reply
             session.pointee.blocks.insert(.substitute)
@@ -302,26 +332,29 @@ extension Router {
                     introduce(session, to: upstream)
                 }
             }
-            return answerInPlace(error, wiping: request, of: session)
+            return answerInPlace(
+                error, whileSubscribed: .helloWhileSubscribed, wiping: request, of: session)
         }
         if session.pointee.lane == .shared {
             return answerHello(hello, wiping: request, of: session)
         }
         if isInTransaction(session) {
             let error = ClientError.loginInTransaction.reply
-            return answerInPlace(error, wiping: request, of: session)
+            return answerInPlace(
+                error, whileSubscribed: .helloWhileSubscribed, wiping: request, of: session)
         }
         wipe(request)
         let withoutLogin = hello.requestWithoutLogin()
         return withoutLogin.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .handled }
             if isRelayed(session) {
+                session.pointee.upstream?.pointee.ties.insert(.identity)
                 passOn(session, base, bytes.count, 1)
                 return .handled
             }
             session.pointee.carriesState = true
             guard let version = hello.version else {
-                passOn(session, base, bytes.count, 1)
+                passOn(session, base, bytes.count, 1, .identity)
                 return .handled
             }
             let change = Session.Change.hello(version: version, name: hello.name)
@@ -358,18 +391,30 @@ extension Router {
         if session.pointee.lane == .own, let upstream = session.pointee.upstream,
             !upstream.pointee.isCounted
         {
-            upstream.pointee.awaitsReset = true
-            session.pointee.blocks.insert(.reset)
-            let requests: StaticString = "*1\r\n$5\r\nRESET\r\n*1\r\n$4\r\nQUIT\r\n"
-            passOn(session, UnsafeRawPointer(requests.utf8Start), requests.utf8CodeUnitCount, 0)
+            resetRelay(session, upstream)
             return .handled
         }
         guard isQuiet(session) else { return .wait }
+        if session.pointee.lane == .own, let upstream = session.pointee.upstream,
+            !upstream.pointee.isEnding, upstream.pointee.hasHandedOver
+        {
+            passOnReset(session)
+            return .handled
+        }
         if session.pointee.lane == .own { giveUpOwn(session) }
         // Answered even if replies are off, which it ends too, but not if this one is skipped.
         if session.pointee.replies != .skipping { answer(session, "+RESET\r\n") }
         resetState(session)
         return .handled
+    }
+
+    /// RESET on the session's own connection, which stays: the client may know its id.
+    func passOnReset(_ session: SessionRef) {
+        // It turns replies on before it is answered.
+        if session.pointee.replies == .off { session.pointee.replies = .on }
+        let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
+        passOn(session, UnsafeRawPointer(reset.utf8Start), reset.utf8CodeUnitCount, 1, .reset)
+        session.pointee.blocks.insert(.reset)
     }
 
     private func answerQuit(_ session: SessionRef) -> Verdict {

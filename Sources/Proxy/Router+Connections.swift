@@ -33,6 +33,12 @@ extension Router {
     /// TCP and TLS are up, the server is verified: the login goes out at once.
     package func didConnect(_ upstream: UpstreamRef) {
         guard upstream.pointee.state == .connecting else { return }
+        logIn(upstream)
+        settle()
+    }
+
+    /// Sends the login on a connection on which nobody is logged in.
+    func logIn(_ upstream: UpstreamRef) {
         let snapshot = credentials[upstream.pointee.user.rawValue]
         guard let credential = snapshot?.credential else {
             let reason = snapshot?.failure ?? "the credential was not read yet"
@@ -41,7 +47,6 @@ extension Router {
             upstream.pointee.lastFailure = .refused
             actions.append(.refreshCredential(upstream.pointee.user))
             didFailLogin(upstream)
-            settle()
             return
         }
         upstream.pointee.usedCredential = credential
@@ -53,6 +58,7 @@ extension Router {
         upstream.pointee.framer = ReplyFramer()
         upstream.pointee.state = .loggingIn
         upstream.pointee.deadline = now + limits.loginTimeout
+        watch(upstream)
         markDirty(upstream)
     }
 
@@ -126,7 +132,8 @@ extension Router {
         upstream.pointee.state = .ready
         upstream.pointee.readySince = now
         upstream.pointee.failures = 0
-        upstream.pointee.hasHandedOver = false
+        // Who knows its connection's id must not go on on another.
+        upstream.pointee.hasHandedOver = upstream.pointee.ties.contains(.identity)
         // An own one's are noted when the request is, if that is too long to be looked at whole.
         if upstream.pointee.isShared { upstream.pointee.ties = [] }
         upstream.pointee.partialReply = 0
@@ -134,6 +141,8 @@ extension Router {
         report(.ready(upstream.pointee.facts))
         markDirty(upstream)
         wakeWaiters(upstream, .facts)
+        // Behind RESET nothing may tie it to its session any more.
+        if let owner = upstream.pointee.owner, owner.pointee.owed == 0 { releaseOwn(owner) }
     }
 
     /// Error text of the server's, fit for a log: bounded, without line breaks.
@@ -149,8 +158,20 @@ extension Router {
     /// The login cannot be made, or was refused: nothing of a client goes out on this connection.
     private func didFailLogin(_ upstream: UpstreamRef) {
         upstream.pointee.failures += 1
+        if endIdentified(upstream, .loginRefused) { return }
         actions.append(.disconnect(upstream))
         pause(upstream)
+    }
+
+    /// Ends the session of a connection that is lost in the login behind RESET, if it knows the
+    /// connection's id.
+    private func endIdentified(_ upstream: UpstreamRef, _ error: ClientError) -> Bool {
+        guard upstream.pointee.ties.contains(.identity), let owner = upstream.pointee.owner else {
+            return false
+        }
+        if owner.pointee.owed > 0 { answer(owner, error.reply) }
+        endWhenSent(owner, .upstreamLost)
+        return true
     }
 
     /// Waits before the next attempt, if anybody wants one.
@@ -248,14 +269,10 @@ extension Router {
             upstream.pointee.failures += 1
             upstream.pointee.lastFailure = .unreachable
             report(.connectFailed(upstream.pointee.facts, reason: reason))
-            pause(upstream)
+            if !endIdentified(upstream, .upstreamUnreachable) { pause(upstream) }
         case .ready:
             upstream.pointee.state = .idle
             unpause(upstream)
-            if endRelay(upstream) {
-                settle()
-                return
-            }
             // A server that takes the login and then hangs up must not be called in a tight loop.
             if now.since(upstream.pointee.readySince)
                 < routes[upstream.pointee.route].backoffMinimum

@@ -27,6 +27,10 @@ extension Router {
         case .idle, .connecting, .waiting, .gone:
             break
         }
+        if upstream.pointee.needsLogin {
+            upstream.pointee.needsLogin = false
+            if upstream.pointee.state == .loggingIn { logIn(upstream) }
+        }
         settle()
     }
 
@@ -175,6 +179,12 @@ extension Router {
             updateReading(owner)
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }
+        case .identity:
+            if !isError { upstream.pointee.ties.insert(.identity) }
+        case .reset:
+            guard let owner = upstream.pointee.owner else { break }
+            if !isError { didReset(owner, upstream) }
+            unblock(owner, .reset)
         case .prelude:
             return !isError
         case .select, .hello, .setName, .getName, .setInfo, .replyMode:
@@ -182,7 +192,7 @@ extension Router {
             if isError { owner.pointee.change = nil } else { agree(kind, owner, upstream) }
             if kind == .replyMode { answerReplyMode(reply, owner) }
         case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
-            .reset, .speak:
+            .speak:
             break
         }
         return true
@@ -290,16 +300,6 @@ extension Router {
         }
     }
 
-    /// Passes everything on to the one session of a connection whose replies cannot be counted.
-    private func relay(_ upstream: UpstreamRef, _ base: UnsafeRawPointer, _ count: Int) {
-        guard let owner = upstream.pointee.owner else { return }
-        if upstream.pointee.awaitsReset {
-            holdBack(upstream, owner, base, count)
-        } else {
-            deliver(owner, base, count, 0)
-        }
-    }
-
     /// Drops the answer to a stand-in for the client's login and delivers our own in its place.
     private func substitute(
         _ upstream: UpstreamRef,
@@ -333,51 +333,6 @@ extension Router {
                 return
             }
         }
-    }
-
-    /// What a relay that RESET ends ends with: RESET's answer, and that to the QUIT behind it.
-    private static let lastReplies: StaticString = "+RESET\r\n+OK\r\n"
-
-    /// That to the QUIT alone: RESET is not answered behind CLIENT REPLY SKIP.
-    private static let lastReply: StaticString = "+OK\r\n"
-
-    /// Passes everything on but a last part that may be the answers to RESET and our QUIT.
-    ///
-    /// Where RESET's answer stands cannot be told in a stream that is not counted. But nothing
-    /// follows the two, since the server closes behind them, so the stream ends with them. An end
-    /// with one of them alone could be any, and ends the session like a loss; what may be the
-    /// answer to our QUIT is never the client's.
-    private func holdBack(
-        _ upstream: UpstreamRef,
-        _ owner: SessionRef,
-        _ base: UnsafeRawPointer,
-        _ count: Int
-    ) {
-        upstream.pointee.heldBack.append(base, count)
-        let total = upstream.pointee.heldBack.count
-        let end = upstream.pointee.heldBack.bytes + total
-        var kept = 0
-        for pattern in [Self.lastReplies, Self.lastReply] {
-            for length in 1...pattern.utf8CodeUnitCount where length <= total && length > kept {
-                if memcmp(end - length, pattern.utf8Start, length) == 0 { kept = length }
-            }
-        }
-        guard total > kept else { return }
-        answer(owner, upstream.pointee.heldBack.bytes, total - kept)
-        upstream.pointee.heldBack.consume(total - kept)
-    }
-
-    /// Whether a connection that ended did so because of RESET and our QUIT. If so its session
-    /// gets RESET's answer and goes on without it.
-    func endRelay(_ upstream: UpstreamRef) -> Bool {
-        guard upstream.pointee.awaitsReset, let owner = upstream.pointee.owner,
-            upstream.pointee.heldBack.count == Self.lastReplies.utf8CodeUnitCount
-        else { return false }
-        answer(owner, "+RESET\r\n")
-        giveUpOwn(owner)
-        resetState(owner)
-        unblock(owner, .reset)
-        return true
     }
 
     /// Hands `count` bytes, which contain the ends of `replies` replies, to a session.
@@ -464,7 +419,7 @@ extension Router {
     }
 
     func answer(_ session: SessionRef, _ bytes: UnsafeRawPointer, _ count: Int) {
-        guard session.pointee.phase != .gone else { return }
+        guard count > 0, session.pointee.phase != .gone else { return }
         keepDirect(session)
         session.pointee.output.append(bytes, count)
         markDirty(session)

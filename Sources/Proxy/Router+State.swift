@@ -197,6 +197,7 @@ extension Router {
                 session.pointee.attributes.name = name
                 upstream.pointee.attributes.name = name
             }
+            upstream.pointee.ties.insert(.identity)
             let database = pools[session.pointee.pool].database
             enter(session, pool(route: session.pointee.route, wanted, database: database))
         case .name, .libraryName, .libraryVersion:
@@ -243,6 +244,25 @@ extension Router {
         session.pointee.attributes = ClientAttributes()
         session.pointee.replies = .on
         session.pointee.change = nil
+    }
+
+    /// The server has reset the session's own connection: the session is as its client found it,
+    /// and the connection as it was before its login, which follows at once.
+    func didReset(_ session: SessionRef, _ upstream: UpstreamRef) {
+        resetState(session)
+        session.pointee.isLimited = false
+        session.pointee.carriesState = false
+        session.pointee.blocking = 0
+        upstream.pointee.pool = session.pointee.pool
+        upstream.pointee.protocolVersion = session.pointee.protocolVersion
+        upstream.pointee.database = 0
+        upstream.pointee.attributes = session.pointee.attributes
+        upstream.pointee.ties.formIntersection(.identity)
+        upstream.pointee.subscriptions = Subscriptions()
+        upstream.pointee.hasHandedOver = upstream.pointee.ties.contains(.identity)
+        // Goes out when the answer to RESET has been dealt with.
+        upstream.pointee.state = .loggingIn
+        upstream.pointee.needsLogin = true
     }
 
     /// Tells the server who uses a connection from now on, if it was told otherwise before.

@@ -232,11 +232,7 @@ extension Router {
             updateReading(session)
             return .stop
         case .reset where subcommand(of: request) == nil:
-            // It turns replies on before it is answered.
-            if session.pointee.replies == .off { session.pointee.replies = .on }
-            let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
-            passOn(session, UnsafeRawPointer(reset.utf8Start), reset.utf8CodeUnitCount, 1, .reset)
-            session.pointee.blocks.insert(.reset)
+            passOnReset(session)
             return .handled
         case .reset: return .passOn
         case .plain where isLimited && isPing(request):
@@ -754,13 +750,6 @@ extension Router {
         case .speak where isError:
             fail(upstream, "the server refused HELLO")
             return
-        case .reset where !isError:
-            giveUpOwn(owner)
-            resetState(owner)
-            unblock(owner, .reset)
-            endIfDone(owner)
-            return
-        case .reset: unblock(owner, .reset)
         case .plain: break
         case let kind:
             if let base = reply.baseAddress { hold(upstream, kind, base, reply.count) }

@@ -24,8 +24,10 @@ package enum RunKind: UInt8, BitwiseCopyable {
     case unwatch
     /// The command no longer waits for others.
     case blocking
-    /// Success leaves the connection in a state of its session's own for good.
+    /// Success leaves the connection in a state of its session's own.
     case lasting
+    /// Success tells the session the connection's id.
+    case identity
     /// Any of the three: a push for each name, or one error.
     case subscribe
     /// Any of the three, with names: a push for each, or one error.
@@ -36,7 +38,7 @@ package enum RunKind: UInt8, BitwiseCopyable {
     case sunsubscribeAll
     /// Of a RESP2 subscriber, whose answer looks different.
     case ping
-    /// Success ends the connection's use.
+    /// Success logs the connection out, and ends all that ties it to its session but its id.
     case reset
     /// HELLO of our own, which the server does not refuse.
     case speak

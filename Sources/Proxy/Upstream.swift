@@ -8,6 +8,8 @@
 //      │                  └────┼──► connecting, when the pause is over      │
 //      └───────────────────────┴────────────────────────────────────────────┘
 //
+//     ready ── RESET answered ──► loggingIn: RESET logs out, and the connection stays (own ones)
+//
 //     idle       no connection and nobody who wants one
 //     connecting the performer resolves, connects and shakes hands
 //     loggingIn  the login is out; not one byte of a client's command goes before its success
@@ -39,10 +41,12 @@ package struct Upstream: ~Copyable {
         let rawValue: UInt8
         static let transaction = Ties(rawValue: 1)
         static let watch = Ties(rawValue: 2)
-        /// An id that is known, a protocol, READONLY …: never cleared.
+        /// A protocol, READONLY …: ended by RESET alone.
         static let lasting = Ties(rawValue: 4)
         /// `subscriptions` is in any phase but `none`.
         static let subscription = Ties(rawValue: 8)
+        /// The session knows the connection's id: never cleared.
+        static let identity = Ties(rawValue: 16)
     }
 
     enum Failure: UInt8 {
@@ -56,7 +60,8 @@ package struct Upstream: ~Copyable {
     /// Index into the router's routes.
     package let route: Int
     package let user: UserIndex
-    package let protocolVersion: UInt8
+    /// Of the pool's; what a client's HELLO switches to is not noted here.
+    package internal(set) var protocolVersion: UInt8
     /// Index into the router's pools: where an own connection goes when it is given back.
     var pool: Int
     package internal(set) var database: Int
@@ -93,14 +98,16 @@ package struct Upstream: ~Copyable {
     var subscriptions = Subscriptions()
     /// Of a relayed connection: the server may have been told to send no replies.
     var mayBeSilent = false
-    /// Of a relayed connection: RESET and a QUIT of ours went out, the end of both ends the relay.
-    var awaitsReset = false
-    /// The last bytes that came since, if they may be the answers to both. On a counted connection
-    /// the beginning of an answer that has to be looked at.
+    /// Of a relayed connection: what is looked for in the bytes that come.
+    var sentinel: Sentinel?
+    /// Bytes that may be the beginning of its answer. On a counted connection the beginning of an
+    /// answer that has to be looked at.
     var heldBack = Buffer()
 
     /// The performer was last told to read replies.
     var isRead = true
+    /// RESET has logged it out: nothing goes out before the login that follows.
+    var needsLogin = false
     /// Reading is paused for the sake of this session, which leaves a big reply unread.
     var pausedFor: SessionRef?
     /// Bytes that this session has to take before its time to do so begins anew.

@@ -55,13 +55,13 @@ package enum CommandClass: UInt8, Sendable, CaseIterable {
     case monitor
     /// SYNC PSYNC, after which bytes flow both ways without frames; REPLCONF, which precedes them.
     case replication
-    /// READONLY READWRITE ASKING.
+    /// READONLY READWRITE ASKING; DEBUG, which may send a push behind its answer.
     case lasting
     /// SCRIPT: KILL is out of band, DEBUG sticks to the connection, the rest is plain.
     case script
     /// FUNCTION: KILL is out of band, the rest is plain.
     case function
-    /// SHUTDOWN FAILOVER; DEBUG, which may block or send a push.
+    /// SHUTDOWN FAILOVER.
     case outOfBand
 }
 
@@ -168,7 +168,7 @@ enum NameVerdict: Equatable {
             case key("BLPOP"), key("BRPOP"): self = .command(.blocking)
             case key("XREAD"): self = .command(.streamRead)
             case key("PSYNC"): self = .command(.replication)
-            case key("DEBUG"): self = .command(.outOfBand)
+            case key("DEBUG"): self = .command(.lasting)
             // A colon is no letter, so it must be looked at as it came.
             case key("HOST") | 0x1A << 32:
                 self = head >> 32 == 0x3A ? .crossProtocol : .command(.plain)

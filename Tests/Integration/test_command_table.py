@@ -86,10 +86,10 @@ EXPECTED_MEMBERS = {
     "wait": {"wait", "waitaof"},
     "monitor": {"monitor"},
     "replication": {"sync", "psync", "replconf"},
-    "lasting": {"readonly", "readwrite", "asking"},
+    "lasting": {"readonly", "readwrite", "asking", "debug"},
     "script": {"script"},
     "function": {"function"},
-    "outOfBand": {"shutdown", "failover", "debug"},
+    "outOfBand": {"shutdown", "failover"},
 }
 
 

@@ -197,6 +197,22 @@ def test_reset_makes_the_session_new(gateway):
         assert client.raw("HGETALL", "h") == b"*2\r\n" + bulk("f") + bulk("v")
 
 
+def test_a_connections_id_is_the_same_behind_reset(gateway):
+    with gateway.connect_anonymously() as client, gateway.connect() as other:
+        own = client.value("CLIENT", "ID")
+        assert client.raw("SELECT", 3) == b"+OK\r\n"
+        assert client.raw("RESET") == b"+RESET\r\n"
+        assert client.value("CLIENT", "ID") == own
+        client.raw("MONITOR")
+        client.send("RESET")
+        while client.read_raw() != b"+RESET\r\n":
+            pass
+        assert client.value("CLIENT", "ID") == own
+        # The server's word on who the client is upstream is the proxy's user again.
+        assert client.raw("SET", "behind", "reset") == b"+OK\r\n"
+        assert other.raw("GET", "behind") == bulk("reset")
+
+
 def test_reset_leaves_a_transaction_and_a_watch(gateway):
     with gateway.connect_anonymously() as client, gateway.connect() as other:
         assert client.raw("WATCH", "w") == b"+OK\r\n"

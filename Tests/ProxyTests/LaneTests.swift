@@ -165,11 +165,22 @@ struct LaneTests {
         }
     }
 
-    @Test("RESET ends a relay where the server's stream ends, wherever its bytes are cut")
+    /// The error with which the server answers what it does not know, `word` in it.
+    private func unknown(_ word: some StringProtocol) -> String {
+        "-ERR unknown command '\(word)', with args beginning with: \r\n"
+    }
+
+    /// The word that the proxy drew at random, out of the last request, or the last but one.
+    private func word(_ handedOver: String) throws -> Substring {
+        try #require(
+            handedOver.split(separator: "\r\n").last { $0.hasPrefix("redis-auth-proxy-") })
+    }
+
+    @Test("RESET ends a relay at its place in the stream, wherever the bytes are cut")
     func resetEndsRelay() throws {
-        let stream = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n$8\r\n+RESET\r\n\r\n+OK\r\n"
-        let end = "+RESET\r\n+OK\r\n"
-        for cut in 0...stream.utf8.count + end.utf8.count {
+        let stream = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n$8\r\n-ERR unk\r\n\r\n+RESET\r\n"
+        var cut = 0
+        while true {
             let bench = Bench()
             let client = bench.client()
             bench.send(
@@ -177,40 +188,72 @@ struct LaneTests {
                 from: client
             )
             let own = try #require(bench.connections.last)
-            #expect(
-                bench.handedOver(own) == request("MONITOR") + request("RESET")
-                    + request("QUIT")
-            )
-            let bytes = Array((stream + end).utf8)
+            let sent = bench.handedOver(own)
+            let word = try word(sent)
+            #expect(sent == request("MONITOR") + request("RESET") + request(String(word)))
+            let bytes = Array((stream + unknown(word)).utf8)
             bench.reply(Array(bytes[..<cut]), on: own)
             bench.reply(Array(bytes[cut...]), on: own)
             #expect(bench.received(by: client) == stream)
-            #expect(bench.handedOver(bench.shared) == "")
-            bench.lose(own)
-            #expect(bench.received(by: client) == "+RESET\r\n")
+            #expect(bench.handedOver(own).hasSuffix("PROXYPASS\r\n"))
+            bench.reply(Bench.helloReply, on: own)
+            #expect(bench.handedOver(own) == request("GET", "k"))
+            bench.reply(bulk("v"), on: own)
+            #expect(bench.received(by: client) == bulk("v"))
             #expect(bench.router.pinnedCount == 0)
-            #expect(bench.handedOver(bench.shared) == request("GET", "k"))
-            #expect(!bench.isClosed(client))
+            cut += 1
+            guard cut <= bytes.count else { break }
         }
     }
 
-    @Test("When RESET is not answered the session ends, and gets nothing of our QUIT's answer")
+    @Test("A RESET without an answer ends the relay all the same")
     func silentReset() throws {
-        for cut in 0...10 {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("MONITOR"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        bench.send(request("CLIENT", "REPLY", "SKIP") + request("RESET"), from: client)
+        let word = try word(bench.handedOver(own))
+        bench.reply("$1\r\nx\r\n" + unknown(word), on: own)
+        #expect(bench.received(by: client) == "+OK\r\n$1\r\nx\r\n")
+        #expect(bench.handedOver(own).hasSuffix("PROXYPASS\r\n"))
+    }
+
+    @Test(
+        "A login in a relay is answered at its place, as the server would just then",
+        arguments: [
+            ("-ERR Protocol version is not an integer or out of range\r\n", "+OK\r\n"),
+            (
+                "-ERR Can't execute 'hello': only …\r\n",
+                String(decoding: ClientError.authWhileSubscribed.reply, as: UTF8.self)
+            ),
+            ("+QUEUED\r\n", String(decoding: ClientError.loginInTransaction.reply, as: UTF8.self)),
+        ]
+    )
+    func loginInRelay(judgement: String, expected: String) throws {
+        let before = "+1700000000.1 [0 lua] \"-ERR unknown\"\r\n"
+        let message = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$5\r\n-ERR \r\n"
+        var cut = 0
+        while true {
             let bench = Bench()
             let client = bench.client()
-            bench.send(request("MONITOR"), from: client)
+            bench.send(
+                request("MONITOR") + request("AUTH", "default", "SECRET") + request("PING"),
+                from: client
+            )
             let own = try #require(bench.connections.last)
-            _ = bench.handedOver(own)
-            bench.reply("+OK\r\n", on: own)
-            bench.send(request("CLIENT", "REPLY", "SKIP") + request("RESET"), from: client)
-            _ = bench.handedOver(own)
-            let bytes = Array("$1\r\nx\r\n+OK\r\n".utf8)
+            let sent = bench.handedOver(own)
+            let word = String(try word(sent))
+            #expect(sent == request("MONITOR") + request(word) + request("HELLO", word))
+            let bytes = Array((before + unknown(word) + message + judgement + message).utf8)
             bench.reply(Array(bytes[..<cut]), on: own)
             bench.reply(Array(bytes[cut...]), on: own)
-            bench.lose(own)
-            #expect(bench.received(by: client) == "+OK\r\n$1\r\nx\r\n")
-            #expect(bench.reason(client) == .upstreamLost)
+            #expect(bench.received(by: client) == before + message + expected + message)
+            #expect(bench.handedOver(own) == request("PING"))
+            cut += 1
+            guard cut <= bytes.count else { break }
         }
     }
 
@@ -221,7 +264,7 @@ struct LaneTests {
         bench.send(request("MONITOR") + request("RESET"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
-        bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+RESET\r\n+OK", on: own)
+        bench.reply("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+RESET\r\n-ERR unkn", on: own)
         bench.lose(own)
         #expect(bench.reason(client) == .upstreamLost)
     }

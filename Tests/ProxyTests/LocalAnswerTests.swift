@@ -197,17 +197,83 @@ struct LocalAnswerTests {
         #expect(version == 2)
     }
 
-    @Test("RESET gives up an own connection when all its replies are in")
+    /// The login of the proxy's own, as it stands behind RESET.
+    private let login =
+        "*5\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nAUTH\r\n$3\r\napp\r\n$9\r\nPROXYPASS\r\n"
+
+    @Test("RESET goes to an own connection, which is logged in again and given back")
     func resetOwn() throws {
         let bench = Bench()
         let client = bench.client()
-        bench.send(request("SELECT", "1") + request("RESET") + request("GET", "a"), from: client)
+        bench.send(request("WATCH", "k") + request("RESET") + request("GET", "a"), from: client)
         let own = try #require(bench.connections.last)
-        #expect(bench.handedOver(own) == request("SELECT", "1"))
+        #expect(bench.handedOver(own) == request("WATCH", "k"))
         bench.reply("+OK\r\n", on: own)
+        #expect(bench.handedOver(own) == request("RESET"))
+        bench.reply("+RESET\r\n", on: own)
         #expect(bench.received(by: client) == "+OK\r\n+RESET\r\n")
+        #expect(bench.handedOver(own) == login)
+        bench.reply(Bench.helloReply, on: own)
+        #expect(bench.handedOver(own) == request("GET", "a"))
+        bench.reply(bulk("1"), on: own)
+        #expect(bench.received(by: client) == bulk("1"))
         #expect(bench.router.pinnedCount == 0)
-        #expect(bench.handedOver(bench.shared) == request("GET", "a"))
+        #expect(bench.router.spare.joined().contains(own))
+    }
+
+    @Test("A session that knows its connection's id keeps the connection behind RESET")
+    func resetIdentified() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("CLIENT", "ID") + request("RESET"), from: client)
+        let own = try #require(bench.connections.last)
+        #expect(bench.handedOver(own) == request("CLIENT", "ID"))
+        bench.reply(":77\r\n", on: own)
+        #expect(bench.handedOver(own) == request("RESET"))
+        bench.reply("+RESET\r\n", on: own)
+        #expect(bench.handedOver(own) == login)
+        bench.reply(Bench.helloReply, on: own)
+        #expect(bench.received(by: client) == ":77\r\n+RESET\r\n")
+        bench.send(request("CLIENT", "ID"), from: client)
+        #expect(bench.handedOver(own) == request("CLIENT", "ID"))
+        #expect(bench.router.pinnedCount == 1)
+    }
+
+    @Test("A session that knows its connection's id ends if the login behind RESET is refused")
+    func resetRefused() throws {
+        let bench = Bench()
+        let client = bench.client()
+        bench.send(request("CLIENT", "ID") + request("RESET") + request("GET", "a"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply(":77\r\n", on: own)
+        _ = bench.handedOver(own)
+        bench.reply("+RESET\r\n", on: own)
+        #expect(bench.handedOver(own) == login)
+        bench.reply("-WRONGPASS no\r\n", on: own)
+        #expect(
+            bench.received(by: client)
+                == ":77\r\n+RESET\r\n"
+                + String(decoding: ClientError.loginRefused.reply, as: UTF8.self))
+        #expect(bench.reason(client) == .upstreamLost)
+    }
+
+    @Test("Not one byte of a command goes out between RESET and the login behind it")
+    func resetHoldsBack() throws {
+        let bench = Bench(isDedicated: true)
+        let client = bench.client()
+        bench.send(request("GET", "a"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply(bulk("1"), on: own)
+        bench.send(request("RESET") + request("GET", "b"), from: client)
+        #expect(bench.handedOver(own) == request("RESET"))
+        bench.reply("+RESET\r\n", on: own)
+        bench.send(request("GET", "c"), from: client)
+        #expect(bench.handedOver(own) == login)
+        #expect(bench.handedOver(own) == "")
+        bench.reply(Bench.helloReply, on: own)
+        #expect(bench.handedOver(own) == request("GET", "b") + request("GET", "c"))
     }
 
     @Test("Blank lines and empty requests get no answer")

@@ -26,7 +26,7 @@ from .frames import split
 from .commands import Grammar
 from .scenario import ABORT, CLOSE, HALF_CLOSE, STAY, Scenario, Step
 from .tables import (
-    ALWAYS, CONNECTION_ID, MASKED_WITHOUT_ARGUMENTS_ONLY, MASKS, QUEUEING, RELAYED, SILENCED,
+    ALWAYS, CONNECTION_ID, HUSHED, MASKED_WITHOUT_ARGUMENTS_ONLY, MASKS, QUEUEING, RELAYED, SILENCED,
     SUBSCRIBED, UNORDERED, USER_IN_ERROR, WAITING,
 )
 
@@ -148,6 +148,7 @@ class Session:
         self.is_silenced = False
         self.is_subscribed = False
         self.is_relayed = False
+        self.is_hushed = False
         self.needs_greeting = self.protocol == 3
 
     def leave(self, ending: str) -> None:
@@ -169,6 +170,7 @@ class Session:
             state for state, holds in (
                 (QUEUEING, self.is_queueing), (SILENCED, self.is_silenced),
                 (SUBSCRIBED, self.is_subscribed), (RELAYED, self.is_relayed),
+                (HUSHED, self.is_hushed),
             ) if holds
         }
 
@@ -304,9 +306,6 @@ class Pair:
             shown = " ".join(map(str, command)).lower()
             if any((text, state) in self.left_out for text in (name, shown) for state in states):
                 continue
-            # An id from before RESET may be another connection's.
-            if "{id" in shown and any(self.grammar.name_of(c) == "reset" for c in permitted):
-                continue
             # In EXEC's reply nobody knows which element is whose.
             if QUEUEING in states and self._mask(command):
                 continue
@@ -319,6 +318,8 @@ class Pair:
             if name in SUBSCRIBING:
                 states.add(SUBSCRIBED)
             is_odd = name not in FOR_SUBSCRIBERS or QUEUEING in states
+            if name == "client|reply" and states & {QUEUEING, SUBSCRIBED, RELAYED}:
+                states.add(HUSHED)
             if name in UNCOUNTABLE or SUBSCRIBED in states and is_odd:
                 states.add(RELAYED)
             if name == "multi":
@@ -326,9 +327,10 @@ class Pair:
             elif name in ("exec", "discard", "reset") and len(command) == 1:
                 states.discard(QUEUEING)
                 if name == "reset":
-                    states -= {SUBSCRIBED, RELAYED}
+                    states -= {SUBSCRIBED, RELAYED, HUSHED}
             permitted.append(command)
         session.is_relayed = RELAYED in states
+        session.is_hushed = HUSHED in states
         session.is_subscribed = SUBSCRIBED in states
         return permitted
 
@@ -504,10 +506,6 @@ class Pair:
     def _learn(self, session, piece, frames, got) -> None:
         """What later steps need to know of this one."""
         names = [self.grammar.name_of(command) for command in piece]
-        if "reset" in names:
-            # The connection that it was the id of may serve others from here on.
-            for ids in self.ids:
-                ids.pop(self.sessions.index(session), None)
         if names == ["client|id"] and len(frames) == 1 and frames[0][:1] == b":":
             number = self.sessions.index(session)
             self.ids[0][number] = frames[0][1:-2]

@@ -186,6 +186,8 @@ struct RedisModel: Equatable {
             let token = request.count > 1 ? String(decoding: request[1], as: UTF8.self) : ""
             return Array(
                 "-ERR unknown command 'UNKNOWN', with args beginning with: '\(token)' \r\n".utf8)
+        case _ where Self.isSentinel(name):
+            return Self.unknownCommand(String(decoding: request[0], as: UTF8.self))
         case "DENIED":
             return Array(
                 "-NOPERM this user has no permissions to run the 'denied' command\r\n".utf8)
@@ -210,6 +212,15 @@ struct RedisModel: Equatable {
         default:
             return nil
         }
+    }
+
+    /// A word that the proxy drew at random to mark a place in what comes back.
+    static func isSentinel(_ name: String) -> Bool {
+        name.uppercased().hasPrefix("REDIS-AUTH-PROXY-")
+    }
+
+    static func unknownCommand(_ name: String) -> [UInt8] {
+        Array("-ERR unknown command '\(name)', with args beginning with: \r\n".utf8)
     }
 
     static let abort = Array(
@@ -467,6 +478,10 @@ struct RedisModel: Equatable {
     }
 
     private mutating func performHello(_ request: [[UInt8]], to out: inout [UInt8]) {
+        if request.count > 1, Int(word(request)) == nil {
+            out += "-ERR Protocol version is not an integer or out of range\r\n".utf8
+            return
+        }
         if request.count > 1 {
             version = Self.number(request, 1)
             if request.count > 3, request[request.count - 2] == Array("SETNAME".utf8) {

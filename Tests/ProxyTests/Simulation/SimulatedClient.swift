@@ -433,22 +433,26 @@ final class SimulatedClient {
         }
     }
 
-    /// A request that the proxy answers. On an own connection whose replies are not counted the
-    /// server refuses a bare AUTH in its place.
+    /// A request that the proxy answers.
     private func answer(_ request: [[UInt8]], _ reply: String) {
         var out: [UInt8] = []
         let inline = habits.speaksInline && requests.isMultiple(of: 3)
-        if isRelayed {
+        if shadow.isInTransaction {
             _ = shadow.run([bytes("AUTH")], to: &out)
-        } else {
-            if shadow.isInTransaction {
-                _ = shadow.run([bytes("AUTH")], to: &out)
-                if !out.isEmpty { out = Self.loginInTransaction }
-            } else if !shadow.isSilent() {
-                out = bytes(reply)
-            }
+            if !out.isEmpty { out = Self.loginInTransaction }
+        } else if !shadow.isSilent() {
+            out = bytes(reply)
+        }
+        if isRelayed && shadow.version == 2 && !shadow.channels.isEmpty && !out.isEmpty {
+            let name = String(decoding: request[0], as: UTF8.self).lowercased()
+            out = bytes("-ERR Can't execute '\(name)': \(RedisModel.allowed)\r\n")
         }
         expect(out, blocks: false)
+        // Where the server may send no replies a bare AUTH takes its place.
+        if isRelayed && hasAskedForSilence && !out.isEmpty {
+            let bare = bytes("-ERR wrong number of arguments for 'auth' command\r\n")
+            expected[expected.count - 1].refusals.append(bare)
+        }
         write(request, inline: inline)
         didWrite(request)
     }

@@ -64,11 +64,6 @@ final class SimulatedConnection {
         user = upstream.pointee.user.rawValue
     }
 
-    /// RESET and QUIT were answered, and the proxy has got all of it: an end that loses nothing.
-    var hasEndedAfterReset: Bool { hasQuitAfterReset && receivable == 0 }
-    private var hasQuitAfterReset = false
-    private var hasAnsweredReset = false
-
     var receivable: Int { toProxy.count - toProxyStart }
     var isServable: Bool { phase == .open && toServer.count > toServerStart && held == nil }
 
@@ -226,19 +221,14 @@ final class SimulatedConnection {
             for index in unanswered { world.mayClose(index) }
         }
         if reply.starts(with: "-LOADING".utf8) { world.count("refused while loading") }
-        if name == "RESET" {
-            hasAnsweredReset = !reply.isEmpty
-            model = nil
-        }
+        if name == "RESET" { model = nil }
         return nil
     }
 
     private func logIn(_ request: [[UInt8]], _ world: World) -> String? {
         let text = request.map { String(decoding: $0, as: UTF8.self) }
-        if text == ["QUIT"] && isUsed {
-            hasQuitAfterReset = hasAnsweredReset
-            send(Array("+OK\r\n".utf8), isReply: false)
-            endServer()
+        if isUsed, text.count == 1, RedisModel.isSentinel(text[0]) {
+            send(RedisModel.unknownCommand(text[0]), isReply: false)
             return nil
         }
         if isRefused, text[0] == "SELECT" { return nil }
@@ -248,7 +238,13 @@ final class SimulatedConnection {
             text.count == 5 || (text.count == 7 && text[5] == "SETNAME"),
             !isShared || text.last == "simulated-proxy"
         else { return "the server is sent \(text[0]) before a login" }
-        switch world.judgeLogin(user: user, password: text[4]) {
+        let judgement = world.judgeLogin(user: user, password: text[4])
+        if case .accept = judgement {
+        } else if isUsed, let session {
+            // Behind RESET: whoever knows this connection's id cannot go on on another.
+            world.mayClose(session: session)
+        }
+        switch judgement {
         case .refuse(let reason):
             isRefused = true
             send(Array("-\(reason)\r\n".utf8), isReply: false)

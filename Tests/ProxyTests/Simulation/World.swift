@@ -646,12 +646,14 @@ final class World {
 
     func mayClose(_ index: Int) { clients[index].mayBeClosed = true }
 
+    func mayClose(session: UInt64) { clientsByID[session]?.mayBeClosed = true }
+
     /// A connection is lost: notes who must be closed for it before the router hears of it.
     private func lose(_ connection: SimulatedConnection, _ reason: String) {
         drop(connection)
         if connection.isShared {
             mustClose(connection)
-        } else if connection.upstream.pointee.hasHandedOver && !connection.hasEndedAfterReset,
+        } else if connection.upstream.pointee.hasHandedOver,
             let owner = connection.upstream.pointee.owner
         {
             clientsByID[owner.pointee.id]?.mustBeClosed = true
