@@ -310,9 +310,9 @@ def describe(logins: list, tally) -> str:
     ages = [login["age_seconds"] for login in logins if login["age_seconds"] is not None]
     near = tally.percentile_milliseconds(99, renewals, within=0.02)
     return (
-        f"{len(logins)} logins, {len(renewals)} of them renewals, at most {max(ages, default=0):.1f}"
-        f" s after the last; p99 of plain commands around a renewal {near:.2f} ms,"
-        f" of all {tally.percentile_milliseconds(99):.2f} ms"
+        f"{len(logins)} logins, {len(renewals)} of them renewals, at most"
+        f" {max(ages, default=0):.1f} s after the last; p99 of plain commands around a renewal"
+        f" {near:.2f} ms, of all {tally.percentile_milliseconds(99):.2f} ms"
     )
 
 
