@@ -6,7 +6,8 @@ import time
 import pytest
 
 from harness.elasticache import (
-    LOST_ERROR, REFUSED_IN_TRANSACTION, REFUSED_SUBSCRIBED, REMOVED, THROTTLED, WRONG_PASSWORD,
+    LOST_ERROR, REFUSED_BY_ORDER, REFUSED_IN_TRANSACTION, REFUSED_SUBSCRIBED, REMOVED, THROTTLED,
+    WRONG_PASSWORD,
 )
 from harness.iam import ACCEPTED, AccessKey, Cache, mint
 from harness.passwords import new_password
@@ -256,6 +257,19 @@ def test_too_many_logins_in_a_second_are_refused(start):
             replies.append(client.raw("AUTH", "app", mint(KEY, CACHE, "app")))
     assert replies[:3] == [OK] * 3 and WRONGPASS in replies
     assert front.results()[THROTTLED] == replies.count(WRONGPASS)
+
+
+def test_it_can_refuse_all_logins_or_renewals_alone(start):
+    front = start()
+    with logged_in(front) as client:
+        front.set(refuses_renewals=True)
+        assert client.raw("AUTH", "app", mint(KEY, CACHE, "app")) == WRONGPASS
+        logged_in(front).close()
+        front.set(refuses_renewals=False, refuses_logins=True)
+        assert client.raw("AUTH", "app", mint(KEY, CACHE, "app")) == WRONGPASS
+    with connect(front) as client:
+        assert client.raw("AUTH", "app", mint(KEY, CACHE, "app")) == WRONGPASS
+    assert front.results() == {ACCEPTED: 2, REFUSED_BY_ORDER: 3}
 
 
 def test_a_removed_users_connections_end_and_its_logins_are_refused(start):

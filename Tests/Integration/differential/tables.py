@@ -66,7 +66,6 @@ MASKS = {
     "acl|whoami": Mask("the user that the proxy logs in as is the point of the proxy", blur),
     "acl|log": Mask("carries times, addresses and the user's name", blur),
     "acl|genpass": Mask("drawn at random", blur),
-    "role": Mask("the replication offset counts what a server adds of its own", blur_numbers),
     "randomkey": Mask("drawn at random", blur),
     "xpending": Mask(_IDLE, blur_numbers),
     "xinfo|consumers": Mask(_IDLE, blur_numbers),

@@ -45,6 +45,7 @@ CONTROL_SECONDS = 15.0
 
 REFUSED_IN_TRANSACTION = "login inside a transaction"
 REFUSED_SUBSCRIBED = "login of a RESP2 subscriber"
+REFUSED_BY_ORDER = "refused by order"
 THROTTLED = "throttled"
 REMOVED = "user removed"
 WRONG_PASSWORD = "wrong password"
@@ -216,6 +217,8 @@ class Front:
             "loses_errors": False,
             # Every token is refused, as when the IAM policy is gone.
             "refuses_logins": False,
+            # The same for connections that are logged in already.
+            "refuses_renewals": False,
         }
         self.change(configuration["settings"])
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -275,8 +278,11 @@ class Front:
             if len(self.recent_logins) >= limit:
                 return THROTTLED
             self.recent_logins.append(now)
-        if self.settings["refuses_logins"]:
-            return "refused by order"
+        is_refused = self.settings["refuses_logins"]
+        if connection.user is not None:
+            is_refused |= self.settings["refuses_renewals"]
+        if is_refused:
+            return REFUSED_BY_ORDER
         return self.judge.verdict(secret, user)
 
     # Orders

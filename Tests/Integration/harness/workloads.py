@@ -61,6 +61,8 @@ class Setting:
     # What a client must send as AUTH, or None.
     login: tuple = None
     quiet_seconds: float = 14.0
+    # The longest that a client thinks inside WATCH; inside MULTI nearly as long again.
+    thought_seconds: float = 4.0
     # Who has not been told the end so long after it was said is not told it.
     grace_seconds: float = 20.0
     seed: int = 1
@@ -316,8 +318,9 @@ class Watchers(Worker):
 
     def work(self, stop) -> None:
         while not stop.is_set():
-            # Now and then a transaction stays open for longer than a token is good.
-            thought = self.random.choice([0, 0, 0, 0.05] * 10 + [4])
+            # Now and then somebody thinks for longer than a token is good, once behind WATCH and
+            # once in the open transaction.
+            thought = self.random.choice([0, 0, 0, 0.05] * 10 + [self.setting.thought_seconds])
             self.expect(b"OK", "WATCH", self.counter)
             following = int(self.ask("GET", self.counter)) + 1
             self.pause(stop, thought)
@@ -331,7 +334,7 @@ class Watchers(Worker):
                 replies = []
                 for command in commands:
                     replies.append(self.ask(*command))
-                    self.pause(stop, thought / 2)
+                    self.pause(stop, thought / 4)
             if replies[:3] != [b"OK", b"QUEUED", b"QUEUED"]:
                 errors = [reply for reply in replies if isinstance(reply, Error)]
                 raise Refused(f"transaction: {errors or replies}")
@@ -522,6 +525,7 @@ class Slow(Worker):
                 if not stop.is_set():
                     time.sleep(0.05)
             self.tally.commands += SLOW_PIPELINE
+            self.pause(stop, 0.05)
 
 
 WORKERS = {
