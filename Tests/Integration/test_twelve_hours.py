@@ -48,7 +48,7 @@ KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 SECRET = "twelve/hours"
 # Nothing of this machine's own configuration is to be found by the proxy.
 NOTHING = {
-    "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
@@ -241,12 +241,16 @@ class UnrenewableIAM(IAM):
         assert REFUSED_BY_ORDER in {login["result"] for login in logins}
 
 
+# A connection that nobody renews ends after twelve seconds, and its client notices.
+NEEDS_RENEWAL = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="live connections are not renewed"
+)
 FORMS = [
-    Password, PasswordFile,
-    pytest.param(TokenFile, marks=pytest.mark.xfail(
-        strict=True, raises=AssertionError, reason="live connections are not renewed"
-    )),
-    SecretsManager, IAM, SessionIAM, LostErrorsIAM, UnrenewableIAM,
+    Password, PasswordFile, SecretsManager,
+    *(
+        pytest.param(form, marks=NEEDS_RENEWAL)
+        for form in (TokenFile, IAM, SessionIAM, LostErrorsIAM, UnrenewableIAM)
+    ),
 ]
 
 
@@ -377,6 +381,21 @@ def test_not_a_byte_of_a_clients_command_goes_out_before_a_login(form, start_pro
         proxy.write_password("app", right)
     eventually(lambda: answers(listener), 30, "the proxy serves clients")
     assert not form.front.report()["too_early"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("form", [SessionIAM], indirect=True, ids=lambda form: form.__name__)
+def test_no_token_is_signed_with_a_key_that_has_expired(form, start_proxy):
+    """A new connection, and so a new token, again and again while keys of twenty seconds expire."""
+    proxy, listener = started(form, start_proxy, "dedicated")
+    expired = form.container.keys[0].expires_at
+    while time.time() < expired + 2 or IS_FULL_SIZE and len(form.container.keys) < 6:
+        assert answers(listener)
+        time.sleep(0.05)
+    assert len(form.container.keys) >= 2
+    assert set(form.front.results()) == {ACCEPTED}
+    assert not form.front.report()["too_early"]
+    assert proxy.stop() == 0
 
 
 def test_the_workloads_are_two_hundred_clients():
