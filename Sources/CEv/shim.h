@@ -6,6 +6,9 @@
 #ifndef REDIS_AUTH_PROXY_CEV_SHIM_H
 #define REDIS_AUTH_PROXY_CEV_SHIM_H
 #include <ev.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 
@@ -59,6 +62,12 @@ static inline int cev_set_dumpable(int dumpable) {
 static inline int cev_get_dumpable(void) {
     return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
 }
+
+// The header netlink(7) puts before each message, and this one kind of question (sock_diag(7)).
+struct cev_socket_question {
+    struct nlmsghdr header;
+    struct inet_diag_req_v2 request;
+};
 
 // GNU extensions: accept4(2), pthread_setname_np(3). With the bare types behind socklen_t and
 // pthread_t, because including their headers here would hide some of their names from files that

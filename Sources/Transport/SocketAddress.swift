@@ -122,6 +122,27 @@ package struct SocketAddress: Sendable {
         }
     }
 
+    /// The IP address as the two halves of its IPv6 form, IPv4 as `::ffff:a.b.c.d`; nil for a Unix
+    /// socket.
+    package var mappedIP: (high: UInt64, low: UInt64)? {
+        switch family {
+        case AF_INET:
+            return bound(to: sockaddr_in.self) {
+                (0, 0xffff_0000_0000 | UInt64(UInt32(bigEndian: $0.sin_addr.s_addr)))
+            }
+        case AF_INET6:
+            return bound(to: sockaddr_in6.self) { address in
+                withUnsafeBytes(of: address.sin6_addr) { bytes in
+                    (
+                        UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self)),
+                        UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+                    )
+                }
+            }
+        default: return nil
+        }
+    }
+
     private func bound<Family, Result>(to: Family.Type, _ body: (Family) -> Result) -> Result {
         withUnsafeBytes(of: storage) { body($0.load(as: Family.self)) }
     }
