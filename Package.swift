@@ -52,7 +52,7 @@ let package = Package(
         ),
 
         // Where the planes meet, as values
-        .target(name: "Identity", swiftSettings: settings),
+        .target(name: "Identity", dependencies: ["COpenSSL"], swiftSettings: settings),
         .target(name: "Telemetry", dependencies: [log], swiftSettings: settings),
 
         // Control plane
