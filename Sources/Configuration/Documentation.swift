@@ -23,7 +23,8 @@ extension Settings {
             + rows(UserSettings.self, "users.NAME.")
             + rows(CredentialSettings.self, "users.NAME.credentials.")
             + rows(ListenerSettings.self, "listeners[].")
-            + rows(IdentityRule.self, "listeners[].identities[].")
+            + rows(IdentitySettings.self, "listeners[].identities[].")
+            + rows(LoginSettings.self, "listeners[].identities[].login.")
     }
 
     /// A table in Markdown.

@@ -81,9 +81,10 @@ extension Settings {
     ///   - environment: what goes over the file.
     ///   - flags: what goes over both.
     ///   - checksFiles: warns about files that cannot be read and variables that are not set.
+    ///   - accounts: where names of users and groups are looked up; blocks for as long as that does.
     package static func load(
         file path: String, environment: [SettingOverride] = [], flags: [SettingOverride] = [],
-        checksFiles: Bool = false
+        checksFiles: Bool = false, accounts: Accounts = .system
     ) throws(InvalidConfiguration) -> LoadedSettings {
         let text: [UInt8]
         do throws(Unwanted) {
@@ -95,37 +96,40 @@ extension Settings {
         }
         return try load(
             yaml: text, named: path, environment: environment, flags: flags,
-            checksFiles: checksFiles)
+            checksFiles: checksFiles, accounts: accounts)
     }
 
     /// Reads a configuration from memory; `name` stands in every message.
     package static func load(
         yaml text: [UInt8], named name: String, environment: [SettingOverride] = [],
-        flags: [SettingOverride] = [], checksFiles: Bool = false
+        flags: [SettingOverride] = [], checksFiles: Bool = false, accounts: Accounts = .system
     ) throws(InvalidConfiguration) -> LoadedSettings {
         let (root, diagnostics) = YAMLReader.read(text, named: name)
         guard let root else { throw InvalidConfiguration(diagnostics: diagnostics.inOrder()) }
         return try load(
-            root, diagnostics, overrides: environment + flags, checksFiles: checksFiles)
+            root, diagnostics, overrides: environment + flags, checksFiles: checksFiles,
+            accounts: accounts)
     }
 
     /// Builds the configuration that flags alone describe.
     package static func load(
         quickStart: QuickStart, environment: [SettingOverride] = [],
-        flags: [SettingOverride] = [], checksFiles: Bool = false
+        flags: [SettingOverride] = [], checksFiles: Bool = false, accounts: Accounts = .system
     ) throws(InvalidConfiguration) -> LoadedSettings {
         let (root, diagnostics) = quickStart.node()
         guard let root else { throw InvalidConfiguration(diagnostics: diagnostics) }
         return try load(
-            root, diagnostics, overrides: environment + flags, checksFiles: checksFiles)
+            root, diagnostics, overrides: environment + flags, checksFiles: checksFiles,
+            accounts: accounts)
     }
 
     private static func load(
-        _ root: Node, _ found: [Diagnostic], overrides: [SettingOverride], checksFiles: Bool
+        _ root: Node, _ found: [Diagnostic], overrides: [SettingOverride], checksFiles: Bool,
+        accounts: Accounts
     ) throws(InvalidConfiguration) -> LoadedSettings {
         var root = root
         for override in overrides { root.set(override.path[...], to: override.value) }
-        var reader = SettingsReader(checksFiles: checksFiles)
+        var reader = SettingsReader(checksFiles: checksFiles, accounts: accounts)
         reader.read(root)
         let diagnostics = (found + reader.diagnostics).inOrder()
         guard !diagnostics.contains(where: { $0.severity == .error }) else {

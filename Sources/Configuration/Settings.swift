@@ -20,6 +20,8 @@ package struct Settings: Sendable, Equatable {
     package var threads = 1
     package var connectionsPerWorker = 1
     package var maxSessions = 10_000
+    package var maxSessionsBeforeLogin = 1_000
+    package var loginDeadline: Duration = .seconds(10)
     package var maxPinned = 1_000
     package var loginTimeout: Duration = .seconds(5)
     package var upstreamWait: Duration = .seconds(5)
@@ -112,6 +114,8 @@ package struct ListenerSettings: Sendable, Equatable {
     package var socketGroup: String?
     /// At least one; the first that holds says which user a client becomes.
     package var identities: [IdentityRule] = []
+    /// A client that needs no login may send any.
+    package var acceptAnyLogin = false
 
     package init() {}
 }
@@ -122,20 +126,6 @@ package enum ListenerMode: String, CaseIterable, Sendable {
     case multiplexed
     /// Each session has an upstream connection to itself.
     case dedicated
-}
-
-/// One entry of a listener's `identities`: who matches, and which user they become.
-package struct IdentityRule: Sendable, Equatable {
-    package var condition = IdentityCondition.any
-    package var user = UserIndex(0)
-
-    package init() {}
-}
-
-/// What must hold of a client for a rule to match it.
-package enum IdentityCondition: Sendable, Equatable {
-    /// Every client.
-    case any
 }
 
 /// What is logged, and in which shape.

@@ -12,11 +12,13 @@ struct SettingsReader {
     private(set) var settings = Settings()
     /// Whether to look if the files that are named can be read, and variables are set.
     private let checksFiles: Bool
-    private var indexOfUser: [String: UserIndex] = [:]
+    let accounts: Accounts
+    private(set) var indexOfUser: [String: UserIndex] = [:]
     private var indexOfUpstream: [String: Int] = [:]
 
-    init(checksFiles: Bool) {
+    init(checksFiles: Bool, accounts: Accounts) {
         self.checksFiles = checksFiles
+        self.accounts = accounts
     }
 
     mutating func read(_ root: Node) {
@@ -31,11 +33,11 @@ struct SettingsReader {
         warnAboutUnused(parts)
     }
 
-    private mutating func error(_ position: Position, _ message: String) {
+    mutating func error(_ position: Position, _ message: String) {
         diagnostics.append(Diagnostic(.error, at: position, message))
     }
 
-    private mutating func warning(_ position: Position, _ message: String) {
+    mutating func warning(_ position: Position, _ message: String) {
         diagnostics.append(Diagnostic(.warning, at: position, message))
     }
 }
@@ -45,7 +47,7 @@ struct SettingsReader {
 extension SettingsReader {
     /// Reads the texts of a section into `root` and returns its structures by name.
     @discardableResult
-    private mutating func section<Root: Section>(
+    mutating func section<Root: Section>(
         _ node: Node, _ what: String, into root: inout Root
     ) -> [String: Node] {
         let table = Root.settings
@@ -140,7 +142,7 @@ extension SettingsReader {
     }
 
     /// The text of a reference; nil for anything else, which is reported.
-    private mutating func name(_ node: Node, _ what: String) -> String? {
+    mutating func name(_ node: Node, _ what: String) -> String? {
         guard case .scalar(let word, _) = node.content, node.kind == "a text" else {
             error(node.position, "\(what): wanted a name, got \(node.kind)")
             return nil
@@ -148,7 +150,7 @@ extension SettingsReader {
         return word
     }
 
-    private mutating func reportMissing(
+    mutating func reportMissing(
         _ kind: String, _ name: String, at position: Position, among known: [String]
     ) {
         let near = suggestion(for: name, among: known).map { ": did you mean \($0)?" }
@@ -220,9 +222,13 @@ extension SettingsReader {
     }
 
     private mutating func warnIfUnreadable(_ path: String?, _ key: String, in node: Node) {
-        guard checksFiles, let path, access(path, R_OK) != 0 else { return }
+        if let path { warnIfUnreadable(path, key, at: node.position(ofKey: key)) }
+    }
+
+    mutating func warnIfUnreadable(_ path: String, _ key: String, at position: Position) {
+        guard checksFiles, access(path, R_OK) != 0 else { return }
         warning(
-            node.position(ofKey: key),
+            position,
             "\(key): \(quoted(path)) cannot be read now:"
                 + " \(String(cString: strerror(errno)))")
     }
@@ -230,7 +236,7 @@ extension SettingsReader {
 
 extension Node {
     /// Where a key's value stands; the mapping's own place if it has no such key.
-    fileprivate func position(ofKey key: String) -> Position {
+    func position(ofKey key: String) -> Position {
         guard case .mapping(let entries) = content else { return position }
         return entries.first { $0.key == key }?.value.position ?? position
     }
@@ -338,11 +344,11 @@ extension SettingsReader {
             let before = diagnostics.count
             let parts = section(item, "listener", into: &listener)
             if let identities = parts["identities"] {
-                listener.identities = readIdentities(identities)
+                listener.identities = readIdentities(identities, at: listener.address)
             }
             let isAddressKnown = listener.address != ListenerSettings.defaults.address
             if isAddressKnown {
-                checkAddress(listener.address, of: item, seen: &seen)
+                checkAddress(listener, of: item, seen: &seen)
                 checkSocketKeys(listener.address, of: item)
             }
             if diagnostics.count == before || isAddressKnown {
@@ -352,9 +358,10 @@ extension SettingsReader {
     }
 
     private mutating func checkAddress(
-        _ address: ListenerAddress, of item: Node,
+        _ listener: ListenerSettings, of item: Node,
         seen: inout [(address: ListenerAddress, position: Position)]
     ) {
+        let address = listener.address
         let position = item.position(ofKey: "address")
         if let first = seen.first(where: { $0.address.collides(with: address) }) {
             error(
@@ -363,13 +370,14 @@ extension SettingsReader {
                     + " with \(first.address) at \(first.position): change one of them")
         }
         seen.append((address, position))
-        if !address.isLocal {
-            warning(
-                position,
-                "address: \(address) can be reached from other machines, in plain text and without"
-                    + " a password: listen on 127.0.0.1, [::1] or a Unix socket unless something"
-                    + " else protects it")
-        }
+        guard !address.isLocal else { return }
+        let wantsLogin =
+            !listener.identities.isEmpty && listener.identities.allSatisfy { $0.login != nil }
+        warning(
+            position,
+            "address: \(address) can be reached from other machines, in plain text and "
+                + (wantsLogin ? "with passwords that can be read on the way" : "without a password")
+                + ": listen on 127.0.0.1, [::1] or a Unix socket unless something else protects it")
     }
 
     private mutating func checkSocketKeys(_ address: ListenerAddress, of item: Node) {
@@ -383,38 +391,6 @@ extension SettingsReader {
                 "\(entry.key): wanted a Unix socket for it, got the TCP address \(address):"
                     + " remove the key, or listen on unix:PATH")
         }
-    }
-
-    private mutating func readIdentities(_ node: Node) -> [IdentityRule] {
-        guard case .sequence(let items) = node.content, !items.isEmpty else {
-            let got = if case .sequence = node.content { "an empty one" } else { node.kind }
-            error(
-                node.position,
-                "identities: wanted a list with at least one rule, got \(got):"
-                    + " write [{ any: true, user: NAME }]")
-            return []
-        }
-        var rules: [IdentityRule] = []
-        for item in items {
-            if let last = rules.last, last.condition == .any {
-                warning(
-                    item.position,
-                    "identities: this rule never decides anything, because the one before it holds"
-                        + " for every client")
-            }
-            var rule = IdentityRule()
-            let parts = section(item, "identity rule", into: &rule)
-            if let reference = parts["user"], let name = name(reference, "user") {
-                if let index = indexOfUser[name] {
-                    rule.user = index
-                } else {
-                    reportMissing(
-                        "a user", name, at: reference.position, among: Array(indexOfUser.keys))
-                }
-            }
-            rules.append(rule)
-        }
-        return rules
     }
 
     /// What is configured and never used is probably a mistake elsewhere.

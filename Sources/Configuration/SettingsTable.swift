@@ -3,7 +3,7 @@
 //   threads …                     Settings                  log.level …      LogSettings
 //   upstreams.NAME.address …      UpstreamSettings          …tls.ca_file …   UpstreamTLSSettings
 //   users.NAME.upstream …         UserSettings              …credentials.…   CredentialSettings
-//   listeners[].address …         ListenerSettings          …identities[].…  IdentityRule
+//   listeners[].address …         ListenerSettings          …identities[].…  IdentitySettings
 //
 // A key that is not here is refused; a key that is here is read, documented and tested.
 
@@ -35,6 +35,13 @@ extension Settings: Section {
             .number(
                 "max_sessions", \.maxSessions, 1...1_000_000,
                 "Clients at the same time, in all. One more is refused with an error."),
+            .number(
+                "max_sessions_before_login", \.maxSessionsBeforeLogin, 1...1_000_000,
+                "Clients at the same time that must log in and have not. One more is refused with an"
+                    + " error."),
+            .duration(
+                "login_deadline", \.loginDeadline, .milliseconds(1)...(.seconds(3600)),
+                "How long a client that must log in may take to do so before it is closed."),
             .number(
                 "max_pinned", \.maxPinned, 1...1_000_000,
                 "Sessions that may have an upstream connection to themselves at the same time, in all"
@@ -218,7 +225,15 @@ extension ListenerSettings: Section {
                     + " itself."),
             .structure(
                 "identities", "a list of rules such as { any: true, user: NAME }", isRequired: true,
-                "Which client becomes which user: the first rule that holds decides."),
+                "Which client becomes which user: the first rule that holds decides, and a client for"
+                    + " which none holds is refused."),
+            .scalar(
+                "accept_any_login", "true or false", "\(ListenerSettings.defaults.acceptAnyLogin)",
+                "Answers OK to any AUTH of a client that needs none, for applications whose settings"
+                    + " still have a password. It changes nothing else."
+            ) { (word, root) throws(Unwanted) in
+                root.acceptAnyLogin = try Bool(setting: word)
+            },
             .scalar(
                 "socket_mode", "octal permissions from 0000 to 0777",
                 ListenerSettings.defaults.socketMode.settingText,
@@ -236,28 +251,9 @@ extension ListenerSettings: Section {
     }
 }
 
-extension IdentityRule: Section {
-    static var defaults: IdentityRule { IdentityRule() }
-
-    static var settings: [Setting<IdentityRule>] {
-        [
-            .scalar("any", "true", nil, isRequired: true, "Holds for every client.") {
-                (word, root) throws(Unwanted) in
-                guard try Bool(setting: word) else {
-                    throw Unwanted(advice: "a rule that never holds can be left out")
-                }
-                root.condition = .any
-            },
-            .structure(
-                "user", "the name of a user", isRequired: true,
-                "The user that such a client becomes: a key under users."),
-        ]
-    }
-}
-
 /// Redis takes any name without a space or NUL (acl.c, ACLStringHasSpaces); control characters are
 /// refused here as well, because names stand in logs.
-private func aclUserName(_ word: String) throws(Unwanted) -> String {
+func aclUserName(_ word: String) throws(Unwanted) -> String {
     guard !word.isEmpty, word.utf8.count <= 255 else {
         throw Unwanted(advice: "a name has 1 to 255 bytes")
     }

@@ -49,10 +49,7 @@ extension Settings {
     /// `127.0.0.1:6379 (multiplexed): any client → app @ cache (cache.example:6379, TLS 1.2+)`.
     func summary(of listener: ListenerSettings) -> String {
         let rules = listener.identities.map { rule in
-            let who =
-                switch rule.condition {
-                case .any: "any client"
-                }
+            let who = rule.principal == "any" ? "any client" : rule.principal
             let upstream = upstream(of: rule.user)
             return "\(who) → \(user(rule.user).userName) @ \(upstream.name)"
                 + " (\(upstream.address), \(upstream.protectionText))"

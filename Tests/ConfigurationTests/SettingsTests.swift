@@ -29,6 +29,8 @@ import Testing
             threads: 4
             connections_per_worker: 2
             max_sessions: 77
+            max_sessions_before_login: 55
+            login_deadline: 44s
             max_pinned: 66
             login_timeout: 1s
             upstream_wait: 2m
@@ -60,6 +62,7 @@ import Testing
             listeners:
               - address: "unix:/run/x y.sock"
                 mode: dedicated
+                accept_any_login: true
                 socket_mode: 0660
                 socket_owner: www-data
                 socket_group: "33"
@@ -70,6 +73,8 @@ import Testing
         #expect(settings.threads == 4)
         #expect(settings.connectionsPerWorker == 2)
         #expect(settings.maxSessions == 77)
+        #expect(settings.maxSessionsBeforeLogin == 55)
+        #expect(settings.loginDeadline == .seconds(44))
         #expect(settings.maxPinned == 66)
         #expect(settings.loginTimeout == .seconds(1))
         #expect(settings.upstreamWait == .seconds(120))
@@ -98,6 +103,7 @@ import Testing
 
         #expect(settings.listeners[0].address == .unix(path: "/run/x y.sock"))
         #expect(settings.listeners[0].mode == .dedicated)
+        #expect(settings.listeners[0].acceptAnyLogin)
         #expect(settings.listeners[0].socketMode == SocketMode(0o660))
         #expect(settings.listeners[0].socketOwner == "www-data")
         #expect(settings.listeners[0].socketGroup == "33")

@@ -16,15 +16,36 @@ let good = """
 
     """
 
+/// A system with few users and groups, whatever the machine has that the tests run on.
+let fewAccounts = Accounts(
+    user: { name in
+        switch name {
+        case "www-data": .found(33)
+        case "cron": .found(200)
+        case "nobody": .found(65_534)
+        case "slow": .failed("Input/output error")
+        default: .unknown
+        }
+    },
+    group: { name in
+        switch name {
+        case "www-data": .found(33)
+        case "staff": .found(50)
+        case "nogroup": .found(65_534)
+        default: .unknown
+        }
+    },
+    members: { $0 == 50 ? [200, 201] : [] })
+
 /// What becomes of a text; the file is called `c.yaml`.
 func load(
     _ yaml: String, environment: [String: String] = [:], flags: [String: String] = [:],
-    checksFiles: Bool = false
+    checksFiles: Bool = false, accounts: Accounts = fewAccounts
 ) throws(InvalidConfiguration) -> LoadedSettings {
     try Settings.load(
         yaml: Array(yaml.utf8), named: "c.yaml",
         environment: SettingOverride.environment { environment[$0] },
-        flags: SettingOverride.flags { flags[$0] }, checksFiles: checksFiles)
+        flags: SettingOverride.flags { flags[$0] }, checksFiles: checksFiles, accounts: accounts)
 }
 
 /// Everything that is said about a text, a line each.
