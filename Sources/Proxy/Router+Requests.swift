@@ -172,6 +172,7 @@ extension Router {
         var start = 0
         var run = 0
         var requests: UInt32 = 0
+        var commands: UInt64 = 0
         scanning: while start < count {
             if session.pointee.owed &+ requests >= session.pointee.window
                 && !session.pointee.isMidRequest
@@ -191,6 +192,8 @@ extension Router {
                     || session.pointee.isMidRequest
                 {
                     start &+= length
+                    // What was begun before was counted then.
+                    if !session.pointee.isMidRequest { commands &+= 1 }
                     if session.pointee.replies == .skip && !session.pointee.isMidRequest {
                         passOnOne(session, base + run, length)
                         run = start
@@ -214,6 +217,8 @@ extension Router {
                     passOn(block, of: session, base + start)
                     start += block.byteCount
                     run = start
+                    // MULTI, EXEC and what is between.
+                    commands &+= UInt64(block.bodyRequests) &+ 2
                     continue
                 }
                 let request = UnsafeMutableRawBufferPointer(start: base + start, count: length)
@@ -221,8 +226,10 @@ extension Router {
                 case .passOn:
                     requests = 1
                     start += length
+                    commands &+= 1
                 case .handled:
                     start += length
+                    commands &+= 1
                     run = start
                     if !session.pointee.blocks.isEmpty { break scanning }
                 case .wait:
@@ -230,6 +237,7 @@ extension Router {
                 case .stop:
                     start = count
                     run = count
+                    commands &+= 1
                     break scanning
                 }
             case .inline(let length):
@@ -242,12 +250,14 @@ extension Router {
                     explicit_bzero(base + start, length)
                     start += length
                     run = start
+                    commands &+= 1
                     if !session.pointee.blocks.isEmpty { break scanning }
                 case .wait:
                     break scanning
                 case .stop:
                     start = count
                     run = count
+                    commands &+= 1
                     break scanning
                 }
             case .incomplete:
@@ -286,6 +296,7 @@ extension Router {
                         }
                         session.pointee.isMidRequest = true
                         requests &+= 1
+                        commands &+= 1
                         if command != .plain { tie(session, to: command, nil) }
                     }
                     session.pointee.framer.discard(scanned)
@@ -328,6 +339,7 @@ extension Router {
             }
         }
         passOn(session, base + run, start - run, requests)
+        session.pointee.commands &+= commands
         return start
     }
 

@@ -91,7 +91,10 @@ package struct Session: ~Copyable {
     var phase = Phase.open
     var lane = Lane.shared
     var blocks = Blocks()
-    var closeReason = CloseReason.clientClosed
+    /// Why the session ends or has ended; of meaning once it does.
+    package internal(set) var closeReason = CloseReason.clientClosed
+    /// Requests that were taken from the client, the answered ones and those passed on alike.
+    package internal(set) var commands: UInt64 = 0
     /// Index into the router's pools.
     var pool: Int
     /// 2 or 3: what the client speaks, and so the protocol of the connections that serve it.

@@ -32,6 +32,7 @@ func serve(
         configuration,
         credentials: settings.users.indices.map { credentials.snapshot(of: UserIndex($0)) },
         logger: logger,
+        readPassword: readPassword,
         refresh: { credentials.requestRefresh(of: $0) }
     )
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
@@ -48,6 +49,15 @@ func serve(
     credentials.stop()
     logger.info("stopped")
     return ended
+}
+
+/// A password file of a rule's login.
+private func readPassword(_ path: String) -> Result<Secret, UnreadablePassword> {
+    do throws(PasswordFile.Unusable) {
+        return .success(try PasswordFile.read(path).secret)
+    } catch {
+        return .failure(UnreadablePassword(reason: error.reason))
+    }
 }
 
 extension ServerConfiguration {
@@ -67,7 +77,9 @@ extension ServerConfiguration {
             listeners: try settings.listeners.map(Listener.init),
             threads: settings.threads,
             limits: limits,
-            maximumSessions: settings.maxSessions
+            maximumSessions: settings.maxSessions,
+            maximumSessionsBeforeLogin: settings.maxSessionsBeforeLogin,
+            loginDeadline: settings.loginDeadline
         )
     }
 }
@@ -134,7 +146,8 @@ extension Listener {
         self.init(
             endpoint: endpoint,
             options: options,
-            user: listener.identities.first?.user ?? UserIndex(0),
+            rules: listener.identities,
+            acceptsAnyLogin: listener.acceptAnyLogin,
             isDedicated: listener.mode == .dedicated
         )
     }

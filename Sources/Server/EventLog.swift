@@ -2,26 +2,31 @@
 // what was got, where, and what to do.
 //
 // A condition that lasts (an upstream that is down, a login that is refused) is said once and then
-// at most every `interval`, with the number of times that it was not said.
+// now and then, with the number of times that it was not said (`RepeatedLines`). A session has a line
+// when it is opened and one when it is closed.
 
-import Identity
+package import Identity
 package import Logging
 package import Proxy
 
+/// What went through a session.
+package struct SessionFigures: Sendable {
+    /// Bytes from the client.
+    package var received: UInt64 = 0
+    /// Bytes to the client.
+    package var sent: UInt64 = 0
+    package var commands: UInt64 = 0
+    /// Nanoseconds.
+    package var lifetime: UInt64 = 0
+
+    package init() {}
+}
+
 /// Writes a worker's events; used on its thread.
 package struct EventLog {
-    /// Pause between two lines that say the same.
-    private static let interval: UInt64 = 10_000_000_000
-
-    private struct Repetition {
-        var text: String
-        var last: UInt64
-        var suppressed: Int
-    }
-
     private let configuration: ServerConfiguration
     private let logger: Logger
-    private var repetitions: [String: Repetition] = [:]
+    private var lines = RepeatedLines()
 
     package init(configuration: ServerConfiguration, logger: Logger) {
         self.configuration = configuration
@@ -33,7 +38,7 @@ package struct EventLog {
         switch event {
         case .ready(let facts):
             let key = key(facts)
-            if repetitions.removeValue(forKey: key) != nil || facts.isShared {
+            if lines.end(key) || facts.isShared {
                 logger.info("logged in upstream", metadata: metadata(facts))
             } else {
                 logger.debug("logged in upstream", metadata: metadata(facts))
@@ -115,12 +120,92 @@ package struct EventLog {
                 ["session": "\(session)"],
                 now
             )
-        case .sessionClosed(let session, let reason):
-            logger.debug(
-                "session closed",
-                metadata: ["session": "\(session)", "reason": "\(reason)"]
-            )
+        case .sessionClosed:
+            // Written by `closed`, which knows the session's figures.
+            break
         }
+    }
+
+    // MARK: Sessions
+
+    /// A client has been let in.
+    ///
+    /// - Parameter route: what it is; nil: it must log in first.
+    package func opened(_ session: UInt64, _ client: Client, listener: Int, route: Int?) {
+        guard logger.logLevel <= .info else { return }
+        var metadata = identity(session, client, route)
+        metadata["listener"] = "\(configuration.listeners[listener].endpoint)"
+        if let processID = client.processID { metadata["pid"] = "\(processID)" }
+        logger.info("session opened", metadata: metadata)
+    }
+
+    /// A client has logged in at the proxy.
+    package func loggedIn(_ session: UInt64, _ client: Client, route: Int) {
+        guard logger.logLevel <= .info else { return }
+        logger.info("session logged in", metadata: identity(session, client, route))
+    }
+
+    /// A client's login was refused. `name` is what it gave as a name, if that is the name of a
+    /// login that it could have had: what else stands there may be a password.
+    package mutating func loginFailed(
+        _ session: UInt64,
+        _ client: Client,
+        name: String?,
+        at now: UInt64
+    ) {
+        say(
+            .warning,
+            "refused a client's login",
+            key: "login \(client.userID.map { "uid \($0)" } ?? client.address?.description ?? "")",
+            identity(session, client, nil)
+                .merging(["name": "\(name ?? "of no login")"]) { $1 },
+            now
+        )
+    }
+
+    /// A client logged in as somebody of whom there are enough.
+    package mutating func loginHadNoRoom(
+        _ session: UInt64,
+        _ client: Client,
+        route: Int,
+        at now: UInt64
+    ) {
+        say(
+            .warning,
+            "refused a client's login: max_sessions of its rule are connected",
+            key: "full \(route)",
+            identity(session, client, route),
+            now
+        )
+    }
+
+    /// A session has ended, with what went through it.
+    package func closed(
+        _ session: UInt64,
+        _ client: Client,
+        route: Int?,
+        reason: CloseReason,
+        _ figures: SessionFigures
+    ) {
+        guard logger.logLevel <= .info else { return }
+        var metadata = identity(session, client, route)
+        metadata["reason"] = "\(reason)"
+        metadata["received"] = "\(figures.received)"
+        metadata["sent"] = "\(figures.sent)"
+        metadata["commands"] = "\(figures.commands)"
+        metadata["milliseconds"] = "\(figures.lifetime / 1_000_000)"
+        logger.info("session closed", metadata: metadata)
+    }
+
+    private func identity(_ session: UInt64, _ client: Client, _ route: Int?) -> Logger.Metadata {
+        var metadata: Logger.Metadata = ["session": "\(session)", "client": "\(client)"]
+        if let userID = client.userID { metadata["uid"] = "\(userID)" }
+        if let route {
+            let rule = configuration.routes[route].rule
+            metadata["principal"] = "\(rule.principal)"
+            metadata["user"] = "\(configuration.users[rule.user.rawValue].userName)"
+        }
+        return metadata
     }
 
     /// What an operator can do about a refused login.
@@ -170,17 +255,6 @@ package struct EventLog {
         _ metadata: Logger.Metadata,
         _ now: UInt64
     ) {
-        var metadata = metadata
-        if var repetition = repetitions[key], repetition.text == text,
-            now < repetition.last + Self.interval
-        {
-            repetition.suppressed += 1
-            repetitions[key] = repetition
-            return
-        }
-        let suppressed = repetitions[key].map { $0.text == text ? $0.suppressed : 0 } ?? 0
-        if suppressed > 0 { metadata["repeated"] = "\(suppressed)" }
-        repetitions[key] = Repetition(text: text, last: now, suppressed: 0)
-        logger.log(level: level, "\(text)", metadata: metadata)
+        lines.say(level, text, key: key, metadata, to: logger, at: now)
     }
 }

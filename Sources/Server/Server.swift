@@ -25,7 +25,8 @@ package enum ServerError: Error, CustomStringConvertible {
 
 /// A running data plane. Usable from any thread.
 package final class Server: Sendable {
-    /// Descriptors kept for connections to servers, the log, and what else the process opens.
+    /// Descriptors kept for connections to servers, the log, clients that are being sent away, and
+    /// what else the process opens.
     package static let reservedDescriptors = 64
 
     /// What each listener is bound to, in the configuration's order.
@@ -34,11 +35,15 @@ package final class Server: Sendable {
     private let acceptor = Mailbox<AcceptorMessage>()
     private let threads: Mutex<[Thread]>
     private let resolver: Resolver
+    private let counts: SessionCounts
+    /// nil: no rule has a login.
+    private let verifier: LoginVerifier?
 
     /// Binds all listeners, then starts the threads.
     ///
     /// - Parameters:
     ///   - credentials: the first snapshot of each user; later ones come through `publish`.
+    ///   - readPassword: for rules with a `password_file`.
     ///   - refresh: asks for a user's credential to be fetched again and published; called on
     ///     worker threads, must not block.
     /// - Throws: `ServerError`; nothing is left behind then.
@@ -46,6 +51,7 @@ package final class Server: Sendable {
         _ configuration: ServerConfiguration,
         credentials: [CredentialSnapshot],
         logger: Logger,
+        readPassword: @escaping PasswordReader,
         refresh: @escaping @Sendable (UserIndex) -> Void
     ) throws(ServerError) {
         var sockets: [(ListeningSocket, listener: Int)] = []
@@ -64,6 +70,23 @@ package final class Server: Sendable {
             }
         }
         self.addresses = addresses
+        let verifier: LoginVerifier?
+        do throws(SystemError) {
+            // The acceptor makes its own on its thread; whether it can is better known now.
+            _ = try Identification(configuration.listeners)
+            let hasLogins = configuration.routes.contains { $0.rule.login != nil }
+            verifier =
+                hasLogins
+                ? try LoginVerifier(
+                    routes: configuration.routes, readPassword: readPassword, logger: logger)
+                : nil
+        } catch {
+            for (socket, _) in sockets { socket.close() }
+            throw .system(error, doing: "cannot identify clients")
+        }
+        self.verifier = verifier
+        let counts = SessionCounts(configuration)
+        self.counts = counts
         resolver = Resolver()
         workers = (0..<configuration.threads).map { _ in WorkerHandle() }
         for (index, snapshot) in credentials.enumerated() {
@@ -77,7 +100,8 @@ package final class Server: Sendable {
                 var logger = logger
                 if configuration.threads > 1 { logger[metadataKey: "worker"] = "\(index)" }
                 started.append(
-                    try Self.startWorker(index, configuration, handle, resolver, logger, refresh)
+                    try Self.startWorker(
+                        index, configuration, handle, resolver, verifier, counts, logger, refresh)
                 )
             }
             started.append(
@@ -86,12 +110,15 @@ package final class Server: Sendable {
                     acceptor,
                     workers,
                     Self.maximumSessions(configuration),
+                    configuration,
+                    counts,
                     logger
                 )
             )
         } catch {
             for handle in workers { handle.mailbox.post(.stop) }
             for thread in started { thread.join() }
+            verifier?.stop()
             for (socket, _) in sockets { socket.close() }
             throw .system(error, doing: "cannot start the data plane")
         }
@@ -113,6 +140,8 @@ package final class Server: Sendable {
         _ configuration: ServerConfiguration,
         _ handle: WorkerHandle,
         _ resolver: Resolver,
+        _ verifier: LoginVerifier?,
+        _ counts: SessionCounts,
         _ logger: Logger,
         _ refresh: @escaping @Sendable (UserIndex) -> Void
     ) throws(SystemError) -> Thread {
@@ -122,6 +151,8 @@ package final class Server: Sendable {
                     configuration: configuration,
                     handle: handle,
                     resolver: resolver,
+                    verifier: verifier,
+                    counts: counts,
                     logger: logger,
                     seed: UInt64.random(in: .min ... .max),
                     refresh: refresh
@@ -139,6 +170,8 @@ package final class Server: Sendable {
         _ mailbox: Mailbox<AcceptorMessage>,
         _ workers: [WorkerHandle],
         _ maximumSessions: Int,
+        _ configuration: ServerConfiguration,
+        _ counts: SessionCounts,
         _ logger: Logger
     ) throws(SystemError) -> Thread {
         try Thread.start(name: "acceptor") {
@@ -148,6 +181,9 @@ package final class Server: Sendable {
                     mailbox: mailbox,
                     workers: workers,
                     maximumSessions: maximumSessions,
+                    configuration: configuration,
+                    identification: Identification(configuration.listeners),
+                    counts: counts,
                     logger: logger
                 )
                 acceptor.run()
@@ -167,6 +203,9 @@ package final class Server: Sendable {
     package var sessionCount: Int {
         workers.reduce(0) { $0 + $1.sessions.load(ordering: .relaxed) }
     }
+
+    /// Clients that no identity rule let in, since the start.
+    package var refusedCount: Int { counts.refused.load(ordering: .relaxed) }
 
     /// Stops accepting and lets the sessions finish what is owed to them; returns at once.
     package func drain() {
@@ -188,6 +227,7 @@ package final class Server: Sendable {
             return threads
         }
         for thread in threads { thread.join() }
+        verifier?.stop()
         resolver.close()
         return rest
     }

@@ -75,19 +75,24 @@ package struct UpstreamUser: Sendable {
 package struct Listener: Sendable {
     package var endpoint: Endpoint
     package var options: ListenOptions
-    package var user: UserIndex
+    /// In the order in which they are tried; a client for which none holds is refused.
+    package var rules: [IdentityRule]
+    /// A client that needs no login may send any.
+    package var acceptsAnyLogin: Bool
     /// One upstream connection per client.
     package var isDedicated: Bool
 
     package init(
         endpoint: Endpoint,
         options: ListenOptions,
-        user: UserIndex,
+        rules: [IdentityRule],
+        acceptsAnyLogin: Bool = false,
         isDedicated: Bool
     ) {
         self.endpoint = endpoint
         self.options = options
-        self.user = user
+        self.rules = rules
+        self.acceptsAnyLogin = acceptsAnyLogin
         self.isDedicated = isDedicated
     }
 }
@@ -96,13 +101,22 @@ package struct Listener: Sendable {
 package struct ServerConfiguration: Sendable {
     package var targets: [UpstreamTarget]
     package var users: [UpstreamUser]
-    package var listeners: [Listener]
+    package let listeners: [Listener]
+    /// The rules of all listeners, one behind the other. Sessions of two of them never share an
+    /// upstream connection.
+    package let routes: [NumberedRule]
+    /// By listener: the number of its first rule.
+    package let firstRoutes: [Int]
     /// Worker threads, at least 1.
     package var threads: Int
     /// Bounds of each worker.
     package var limits: Limits
     /// Clients at the same time, in all workers.
     package var maximumSessions: Int
+    /// Clients at the same time that must log in and have not.
+    package var maximumSessionsBeforeLogin: Int
+    /// How long they may take to.
+    package var loginDeadline: Duration
 
     package init(
         targets: [UpstreamTarget],
@@ -110,7 +124,9 @@ package struct ServerConfiguration: Sendable {
         listeners: [Listener],
         threads: Int,
         limits: Limits,
-        maximumSessions: Int
+        maximumSessions: Int,
+        maximumSessionsBeforeLogin: Int = 1_000,
+        loginDeadline: Duration = .seconds(10)
     ) {
         self.targets = targets
         self.users = users
@@ -118,5 +134,21 @@ package struct ServerConfiguration: Sendable {
         self.threads = threads
         self.limits = limits
         self.maximumSessions = maximumSessions
+        self.maximumSessionsBeforeLogin = maximumSessionsBeforeLogin
+        self.loginDeadline = loginDeadline
+        routes = listeners.enumerated().flatMap { index, listener in
+            listener.rules.map { NumberedRule(listener: index, rule: $0) }
+        }
+        var next = 0
+        firstRoutes = listeners.map { listener in
+            defer { next += listener.rules.count }
+            return next
+        }
     }
+}
+
+/// A rule and where it stands; its number is that of its route in each worker's router.
+package struct NumberedRule: Sendable {
+    package let listener: Int
+    package let rule: IdentityRule
 }

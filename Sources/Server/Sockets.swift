@@ -7,15 +7,27 @@
 // Both live at an address that does not change, since libev keeps the watcher's. What was closed
 // is freed at the end of the loop turn, because the callback that led to it may still look at it.
 
+import Identity
 import Proxy
 import Transport
 
-/// A client's socket.
+/// A client's socket, and who the client is.
 struct ClientSocket {
     var watcher = IOWatcher()
     let descriptor: Int32
     let session: SessionRef
     let worker: Unmanaged<Worker>
+    let client: Client
+    /// The number of its rule; nil: it has not logged in.
+    var route: Int?
+    /// What it came in as.
+    let firstRoute: Int?
+    /// The rules that a login can make it.
+    let logins: [Int]
+    /// When it came, in nanoseconds of the loop's clock.
+    let openedAt: UInt64
+    var received: UInt64 = 0
+    var sent: UInt64 = 0
     /// The socket is full: nothing is sent before it is writable again.
     var isBlocked = false
     var isClosed = false

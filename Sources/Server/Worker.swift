@@ -21,8 +21,9 @@ import Transport
 
 /// What other threads tell a worker.
 enum WorkerMessage: Sendable {
-    /// An accepted descriptor, now the worker's, and the listener it came through.
-    case client(Int32, listener: Int)
+    case client(Arrival)
+    /// What became of a client's login.
+    case verified(session: UInt64, attempt: UInt64, route: Int?)
     case credential(UserIndex, CredentialSnapshot)
     case resolved(UInt64, ResolveResult)
     case drain
@@ -52,6 +53,8 @@ final class Worker {
     private let router: Router
     private let pool = ChunkPool()
     private let resolver: Resolver
+    private let verifier: LoginVerifier?
+    private let counts: SessionCounts
     private let refresh: @Sendable (UserIndex) -> Void
     private var log: EventLog
     private let ticker: UnsafeMutablePointer<TimerWatcher>
@@ -70,6 +73,8 @@ final class Worker {
         configuration: ServerConfiguration,
         handle: WorkerHandle,
         resolver: Resolver,
+        verifier: LoginVerifier?,
+        counts: SessionCounts,
         logger: Logger,
         seed: UInt64,
         refresh: @escaping @Sendable (UserIndex) -> Void
@@ -77,16 +82,19 @@ final class Worker {
         self.configuration = configuration
         self.handle = handle
         self.resolver = resolver
+        self.verifier = verifier
+        self.counts = counts
         self.refresh = refresh
         log = EventLog(configuration: configuration, logger: logger)
         loop = try EventLoop()
         router = Router(
             limits: configuration.limits,
-            routes: configuration.listeners.map {
-                let target = configuration.targets[configuration.users[$0.user.rawValue].target]
+            routes: configuration.routes.map { route in
+                let user = route.rule.user
+                let target = configuration.targets[configuration.users[user.rawValue].target]
                 return Route(
-                    user: $0.user,
-                    isDedicated: $0.isDedicated,
+                    user: user,
+                    isDedicated: configuration.listeners[route.listener].isDedicated,
                     backoffMinimum: target.reconnectMinimum,
                     backoffMaximum: target.reconnectMaximum
                 )
@@ -149,9 +157,14 @@ final class Worker {
     private func warm() {
         guard !isWarm else { return }
         isWarm = true
-        for route in configuration.listeners.indices
-        where !configuration.listeners[route].isDedicated {
-            router.warm(route: route)
+        // One for each user of each listener: what is wrong with a user shows there.
+        var warmed: [(listener: Int, user: UserIndex)] = []
+        for (number, route) in configuration.routes.enumerated()
+        where !configuration.listeners[route.listener].isDedicated
+            && !warmed.contains(where: { $0 == (route.listener, route.rule.user) })
+        {
+            warmed.append((route.listener, route.rule.user))
+            router.warm(route: number)
         }
         perform()
     }
@@ -165,10 +178,7 @@ final class Worker {
         for socket in upstreams.values { close(socket) }
         upstreams = [:]
         for message in handle.mailbox.close() {
-            if case .client(let descriptor, _) = message {
-                Socket.close(descriptor)
-                handle.sessions.subtract(1, ordering: .relaxed)
-            }
+            if case .client(let arrival) = message { turnAway(arrival) }
         }
         free()
         closedUpstreams = []
@@ -179,8 +189,10 @@ final class Worker {
     private func receive(_ message: WorkerMessage) {
         advance()
         switch message {
-        case .client(let descriptor, let listener):
-            open(descriptor, listener)
+        case .client(let arrival):
+            open(arrival)
+        case .verified:
+            break
         case .credential(let user, let snapshot):
             router.publish(snapshot, for: user)
         case .resolved(let id, let result):
@@ -194,25 +206,38 @@ final class Worker {
         perform()
     }
 
-    private func open(_ descriptor: Int32, _ listener: Int) {
-        guard !router.isDraining else {
-            Socket.close(descriptor)
-            handle.sessions.subtract(1, ordering: .relaxed)
+    /// A client that came when there was nobody to take it in any more.
+    private func turnAway(_ arrival: Arrival) {
+        Socket.close(arrival.descriptor)
+        counts.places(of: arrival.route).giveBack()
+        handle.sessions.subtract(1, ordering: .relaxed)
+    }
+
+    private func open(_ arrival: Arrival) {
+        guard !router.isDraining, let route = arrival.route else {
+            turnAway(arrival)
             return
         }
-        let session = router.openSession(route: listener)
+        let session = router.openSession(route: route)
         let client = ClientSocketRef.allocate(capacity: 1)
         client.initialize(
             to: ClientSocket(
-                descriptor: descriptor,
+                descriptor: arrival.descriptor,
                 session: session,
-                worker: Unmanaged.passUnretained(self)
+                worker: Unmanaged.passUnretained(self),
+                client: arrival.client,
+                route: arrival.route,
+                firstRoute: arrival.route,
+                logins: arrival.logins,
+                openedAt: loop.now
             )
         )
+        log.opened(
+            session.pointee.id, arrival.client, listener: arrival.listener, route: arrival.route)
         session.pointee.performer = UnsafeMutableRawPointer(client)
         client.pointee.watcher.prepare(
             loop: loop,
-            descriptor: descriptor,
+            descriptor: arrival.descriptor,
             callback: { owner, readiness in
                 let client = owner.assumingMemoryBound(to: ClientSocket.self)
                 client.pointee.worker._withUnsafeGuaranteedRef {
@@ -329,7 +354,9 @@ final class Worker {
                 client.pointee.descriptor,
                 into: router.receiveBuffer(for: session)
             ) {
-            case .bytes(let count): router.didReceive(count, from: session)
+            case .bytes(let count):
+                client.pointee.received &+= UInt64(truncatingIfNeeded: count)
+                router.didReceive(count, from: session)
             case .end: router.didReceiveEnd(from: session)
             case .wouldBlock: break
             case .failed: router.didLose(session)
@@ -352,6 +379,7 @@ final class Worker {
         switch Socket.send(client.pointee.descriptor, output) {
         case .sent(let count):
             let isPartial = count < output.count
+            client.pointee.sent &+= UInt64(truncatingIfNeeded: count)
             router.didSend(count, to: session)
             if isPartial { block(client) }
         case .wouldBlock:
@@ -384,6 +412,15 @@ final class Worker {
         client.pointee.watcher.stop()
         Socket.close(client.pointee.descriptor)
         handle.sessions.subtract(1, ordering: .relaxed)
+        counts.places(of: client.pointee.route).giveBack()
+        var figures = SessionFigures()
+        figures.received = client.pointee.received
+        figures.sent = client.pointee.sent
+        figures.commands = session.pointee.commands
+        figures.lifetime = loop.now &- client.pointee.openedAt
+        log.closed(
+            session.pointee.id, client.pointee.client, route: client.pointee.route,
+            reason: session.pointee.closeReason, figures)
         closedClients.append(client)
     }
 

@@ -30,7 +30,7 @@ private func configuration(_ endpoints: [Endpoint]) -> ServerConfiguration {
             Listener(
                 endpoint: $0,
                 options: ListenOptions(),
-                user: UserIndex(0),
+                rules: [IdentityRule()],
                 isDedicated: false
             )
         },
@@ -46,6 +46,7 @@ private func start(_ endpoints: [Endpoint]) throws(ServerError) -> Server {
         configuration(endpoints),
         credentials: [CredentialSnapshot(version: 1, credential: credential, failure: nil)],
         logger: quiet,
+        readPassword: { _ in .failure(UnreadablePassword(reason: "a test")) },
         refresh: { _ in }
     )
 }
