@@ -28,7 +28,7 @@ struct ProxyCommand: ParsableCommand {
         version: version,
         subcommands: [
             RunCommand.self, CheckCommand.self, DoctorCommand.self, TokenCommand.self,
-            DemoCommand.self,
+            HashPasswordCommand.self, DemoCommand.self,
         ]
     )
 }
