@@ -41,11 +41,17 @@ class Upstream:
 
 
 class Listener:
-    """One listener: for which user of the configuration, in which mode, where."""
+    """One listener: for which user of the configuration, in which mode, where.
 
-    def __init__(self, user: str, mode: str = None, path: Path = None, **more):
-        self.address = path or ("127.0.0.1", free_port())
-        text = f"unix:{path}" if path else "127.0.0.1:%d" % self.address[1]
+    Every client becomes the user, unless `identities` says otherwise.
+    """
+
+    def __init__(
+        self, user: str, mode: str = None, path: Path = None, host: str = "127.0.0.1", **more
+    ):
+        self.address = path or (host, free_port())
+        shown = f"[{host}]" if ":" in host else host
+        text = f"unix:{path}" if path else f"{shown}:{self.address[1]}"
         self.settings = {"address": text, "identities": [{"any": True, "user": user}]} | more
         if mode:
             self.settings["mode"] = mode
@@ -130,9 +136,12 @@ class Proxy:
 
     def _listens(self) -> bool:
         for listener in self.listeners:
-            family = socket.AF_INET if isinstance(listener.address, tuple) else socket.AF_UNIX
+            address = listener.address
+            if isinstance(address, tuple):
+                family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            else:
+                family, address = socket.AF_UNIX, str(address)
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                address = listener.address if family == socket.AF_INET else str(listener.address)
                 if probe.connect_ex(address) != 0:
                     return False
         return True
