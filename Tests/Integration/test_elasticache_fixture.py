@@ -160,7 +160,7 @@ def test_the_signatures_of_all_tokens_are_known(front):
 
 
 def test_a_connection_ends_at_its_limit_and_a_renewed_one_does_not(start):
-    front = start(connection_seconds=1.0)
+    front = start(connection_seconds=2.0)
     with logged_in(front) as renewed, logged_in(front) as forgotten:
         while not front.report()["too_old"]:
             assert renewed.raw("AUTH", "app", mint(KEY, CACHE, "app")) == OK
@@ -170,11 +170,11 @@ def test_a_connection_ends_at_its_limit_and_a_renewed_one_does_not(start):
         assert renewed.raw("PING") == b"+PONG\r\n"
     report = front.report()
     assert [gone["connection"] for gone in report["too_old"]] == [2]
-    assert 0 < report["oldest_seconds"] < 1
+    assert 0 < report["oldest_seconds"] < 2
 
 
 def test_a_refused_login_leaves_the_earlier_one_but_prolongs_nothing(start):
-    front = start(connection_seconds=1.0)
+    front = start(connection_seconds=2.0)
     with logged_in(front) as client:
         while not front.report()["too_old"]:
             try:
@@ -187,7 +187,7 @@ def test_a_refused_login_leaves_the_earlier_one_but_prolongs_nothing(start):
 
 
 def test_a_login_behind_a_blocking_command_takes_effect_when_that_ends(start):
-    front = start(connection_seconds=1.0)
+    front = start(connection_seconds=2.0)
     with logged_in(front) as blocked, logged_in(front) as served:
         for client in (blocked, served):
             client.send("BLPOP", "queue", 0)
@@ -252,7 +252,7 @@ def test_the_error_of_a_refused_login_can_be_lost_behind_an_earlier_reply(start)
 def test_too_many_logins_in_a_second_are_refused(start):
     front = start(logins_per_second=3)
     replies = []
-    for _ in range(6):
+    for _ in range(12):
         with connect(front) as client:
             replies.append(client.raw("AUTH", "app", mint(KEY, CACHE, "app")))
     assert replies[:3] == [OK] * 3 and WRONGPASS in replies

@@ -7,6 +7,7 @@
     writers      append to a stream each      ──► readers, which wait for ever
     publishers   send numbers to a channel    ──► subscribers, RESP2 and RESP3
     slow         ask for megabytes and read them in small sips
+    visitors     come, say a word and go; each needs a login where connections are its own
 
 Some queues, streams and channels are quiet: so long between two elements that whoever waits for
 them waits longer than a login lives. All clients are ready before the first begins, and in the end
@@ -34,7 +35,7 @@ from .resp import Client, ConnectionClosed, Error, ProtocolViolation, Push, bulk
 
 # Two hundred clients; those of a kind that deal with each other stand in one number.
 SIZES = {
-    "plain": 40, "pipelines": 40, "watchers": 30, "producers": 10, "consumers": 40,
+    "plain": 38, "pipelines": 38, "visitors": 4, "watchers": 30, "producers": 10, "consumers": 40,
     "writers": 2, "readers": 4, "publishers": 5, "resp2_subscribers": 13, "resp3_subscribers": 13,
     "slow": 3,
 }
@@ -60,6 +61,8 @@ class Setting:
     seconds: float
     # What a client must send as AUTH, or None.
     login: tuple = None
+    # Where visitors come, if it is another place.
+    visitors_address: object = None
     quiet_seconds: float = 14.0
     # The longest that a client thinks inside WATCH; inside MULTI nearly as long again.
     thought_seconds: float = 4.0
@@ -528,10 +531,29 @@ class Slow(Worker):
             self.pause(stop, 0.05)
 
 
+class Visitors(Worker):
+    def prepare(self) -> None:
+        pass
+
+    def work(self, stop) -> None:
+        key, count = self.name("visitor", self.number), 0
+        while not stop.is_set():
+            address = self.setting.visitors_address or self.setting.address
+            self.client = Client(address, timeout=STALL_SECONDS)
+            if self.setting.login:
+                self.ask("AUTH", *self.setting.login)
+            self.expect(b"OK", "SET", key, count)
+            self.expect(b"%d" % count, "GET", key)
+            self.client.close()
+            count += 1
+            self.pause(stop, 0.3)
+
+
 WORKERS = {
     "plain": Plain, "pipelines": Pipelines, "watchers": Watchers, "producers": Producers,
     "consumers": Consumers, "writers": Writers, "readers": Readers, "publishers": Publishers,
     "resp2_subscribers": Resp2Subscribers, "resp3_subscribers": Resp3Subscribers, "slow": Slow,
+    "visitors": Visitors,
 }
 
 
