@@ -12,6 +12,7 @@ from harness.elasticache import (
 from harness.iam import ACCEPTED, AccessKey, Cache, mint
 from harness.passwords import new_password
 from harness.resp import Client, ConnectionClosed, bulk, encode, eventually
+from harness.server import ValkeyServer
 
 CACHE = Cache("cache-01", "eu-central-1")
 KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -56,7 +57,7 @@ def logged_in(front, protocol: int = 2) -> Client:
     if protocol == 2:
         assert client.raw("AUTH", "app", token) == OK
     else:
-        assert client.raw("HELLO", 3, "AUTH", "app", token).startswith(b"%7\r\n")
+        assert client.raw("HELLO", 3, "AUTH", "app", token).startswith(b"%")
     return client
 
 
@@ -307,6 +308,17 @@ def test_nothing_passes_between_before_the_first_login_unrecorded(front):
     early = front.report()["too_early"]
     assert [entry["command"] for entry in early] == ["SET", "GET"]
     assert early[0]["bytes"] == len(encode("SET", "k", "v"))
+
+
+# The server behind
+
+
+def test_the_server_behind_can_be_valkey(start):
+    front = start(server_kind=ValkeyServer)
+    with logged_in(front, 3) as client:
+        assert b"valkey_version" in client.value("INFO", "server")
+        assert client.raw("CLIENT", "SETINFO", "lib-name", "x") == OK
+        assert client.raw("AUTH", "app", mint(KEY, CACHE, "app")) == OK
 
 
 # Passwords

@@ -9,7 +9,7 @@ reply, no element or message lost or doubled. And the server must have seen what
 demands: no connection beyond its limit, no token that is late, no command before a login.
 
     TWELVE_HOURS_SECONDS=…       how long the clients work in each form
-    INTEGRATION_SIZE=full        five minutes, and dedicated connections too
+    INTEGRATION_SIZE=full        five minutes, dedicated connections and Valkey too
 """
 
 import os
@@ -30,6 +30,7 @@ from harness.moto import Moto
 from harness.passwords import new_password
 from harness.proxy import Listener, Upstream, binary
 from harness.resp import Client, eventually
+from harness.server import RedisServer, ValkeyServer
 from harness.workloads import SIZES, Setting, Workloads
 
 IS_FULL_SIZE = os.environ.get("INTEGRATION_SIZE") == "full"
@@ -60,6 +61,7 @@ class Form:
     """A way to be logged in: where the credentials come from, and what happens to them."""
 
     is_iam = False
+    server_kind = RedisServer
     # What the results of logins may be, besides accepted.
     may_be_refused = ()
     sizes = SIZES
@@ -68,7 +70,7 @@ class Form:
     def __init__(self, start_elasticache, directory, cleanup: ExitStack):
         self.front = start_elasticache(
             CACHE, iam_users=("app",) if self.is_iam else (), token_seconds=TOKEN_SECONDS,
-            connection_seconds=CONNECTION_SECONDS,
+            connection_seconds=CONNECTION_SECONDS, server_kind=self.server_kind,
         )
         self.environment = dict(NOTHING)
         self.directory = directory
@@ -194,6 +196,12 @@ class IAM(Form):
         assert len(renewed) > wanted, f"{len(renewed)} renewals, more than {wanted:.0f} are wanted"
 
 
+class ValkeyIAM(IAM):
+    """The same with a newer server behind."""
+
+    server_kind = ValkeyServer
+
+
 class SessionIAM(IAM):
     """Tokens signed with keys of twenty seconds, as a container gets them."""
 
@@ -254,7 +262,8 @@ FORMS = [
     Password, PasswordFile, SecretsManager,
     *(
         pytest.param(form, marks=NEEDS_RENEWAL)
-        for form in (TokenFile, IAM, SessionIAM, LostErrorsIAM, UnrenewableIAM)
+        for form in (TokenFile, IAM, ValkeyIAM, SessionIAM, LostErrorsIAM, UnrenewableIAM)
+        if IS_FULL_SIZE or form is not ValkeyIAM
     ),
 ]
 

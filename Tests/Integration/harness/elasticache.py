@@ -71,7 +71,7 @@ class ElastiCache:
 
     def __init__(
         self, directory: Path, authority, cache: Cache = Cache("cache-01"), iam_users=("app",),
-        server: RedisServer = None, **settings,
+        server_kind=RedisServer, **settings,
     ):
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -80,7 +80,7 @@ class ElastiCache:
         self.port = free_port()
         self.address = ("127.0.0.1", self.port)
         self.client_context = ssl.create_default_context(cafile=str(authority.ca_file))
-        self.server = server or RedisServer(
+        self.server = server_kind(
             directory / "server", options={"unixsocket": directory / "server.sock"}
         )
         assert self.server.ask("ACL", "SETUSER", "default", "reset", "off") == b"OK"
