@@ -10,8 +10,11 @@ package enum ClientError: CaseIterable, Sendable {
     case loginInTransaction
     case noPinnedConnection
     case loginTooLong
+    case loginWhileTied
     // In the words of a server (redis 7.0) whose default user has no password.
     case authWithoutPassword
+    case notLoggedIn
+    case helloNotLoggedIn
     case wrongPassword
     case authArity
     case authWhileSubscribed
@@ -38,6 +41,12 @@ package enum ClientError: CaseIterable, Sendable {
             "-ERR redis-auth-proxy: this command needs a connection of its own and none is free, it was not run\r\n"
         case .loginTooLong:
             "-ERR Protocol error: AUTH or HELLO is too long\r\n"
+        case .loginWhileTied:
+            "-ERR redis-auth-proxy: this login leads to another user, and what the client has on its connection cannot be taken there: RESET first\r\n"
+        case .notLoggedIn:
+            "-NOAUTH Authentication required.\r\n"
+        case .helloNotLoggedIn:
+            "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n"
         case .authWithoutPassword:
             "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n"
         case .wrongPassword:

@@ -71,4 +71,6 @@ package enum CloseReason: Sendable, Equatable {
     case stalledUpload
     case drained
     case drainTimeout
+    /// It did not log in in time.
+    case loginDeadline
 }

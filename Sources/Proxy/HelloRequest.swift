@@ -2,20 +2,31 @@
 //
 // Source: redis 7.0, networking.c, helloCommand.
 
+import Identity
 import RESP
 
-/// What a client's HELLO asks for. Holds no password.
+/// What a client's HELLO asks for.
 struct HelloRequest {
+    /// What is made of a login.
+    enum Logins {
+        /// A server whose default user has no password.
+        case none
+        /// Taken, whatever it is.
+        case any
+        /// Given to whoever verifies it.
+        case verified
+    }
+
+    /// What the client says it is, where logins are verified.
+    private(set) var login: (name: [UInt8], secret: Secret)?
     /// nil: HELLO without arguments, which switches nothing.
     private(set) var version: UInt8?
-    /// The client presented a login that a server without password accepts.
-    private(set) var hasLogin = false
     private(set) var name: [UInt8]?
     /// What the server would answer instead of doing it.
     private(set) var error: [UInt8]?
 
     /// - Parameter request: a complete multibulk request.
-    init(_ request: UnsafeRawBufferPointer) {
+    init(_ request: UnsafeRawBufferPointer, logins: Logins) {
         var arguments = RequestArguments(request)
         _ = arguments.next()
         guard let versionText = arguments.next() else { return }
@@ -31,13 +42,17 @@ struct HelloRequest {
         while let option = arguments.next() {
             let rest = arguments
             if option.equalsIgnoringCase("AUTH"), let user = arguments.next(),
-                arguments.next() != nil
+                let password = arguments.next()
             {
-                guard user.elementsEqual("default".utf8) else {
-                    error = ClientError.wrongPassword.reply
-                    return
+                switch logins {
+                case .verified: login = (Array(user), Secret(copying: password))
+                case .any: break
+                case .none:
+                    guard user.elementsEqual("default".utf8) else {
+                        error = ClientError.wrongPassword.reply
+                        return
+                    }
                 }
-                hasLogin = true
             } else if option.equalsIgnoringCase("SETNAME") {
                 arguments = rest
                 guard let wanted = arguments.next() else {
@@ -54,6 +69,13 @@ struct HelloRequest {
                 return
             }
         }
+    }
+
+    /// The same without the password.
+    func withoutLogin() -> HelloRequest {
+        var copy = self
+        copy.login = nil
+        return copy
     }
 
     /// The same request as it may go to the server: without the login.

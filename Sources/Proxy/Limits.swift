@@ -12,6 +12,12 @@ package struct Limits: Sendable {
     package var sharedRequest = 65_536
     /// The longest AUTH or HELLO. The server itself takes 10 arguments of 16 KiB before login.
     package var loginRequest = 65_536
+    /// Arguments of a request, and bytes of each, from a client that has not logged in where it
+    /// must. The server's own.
+    package var argumentsBeforeLogin = 10
+    package var argumentBeforeLogin = 16_384
+    /// How long a client may take to log in where it must.
+    package var loginDeadline = Duration.seconds(10)
     /// Bytes waiting to be sent on one upstream connection before its sessions are not read.
     package var upstreamBuffer = 1_048_576
     /// The same on a session's own connection, where it is what an upload may take of memory.

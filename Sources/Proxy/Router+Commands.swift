@@ -5,6 +5,7 @@
 // classes are checked against the server's COMMAND output by a test.
 
 import Glibc
+import Identity
 import RESP
 
 extension Router {
@@ -246,6 +247,7 @@ extension Router {
             var framer = RequestFramer()
             guard case .frame(_, let command) = framer.next(request.bytes, count: byteCount)
             else { return .handled }
+            if session.pointee.isAwaitingLogin { return actBeforeLogin(command, bytes, session) }
             let verdict = act(on: command, bytes, of: session)
             if case .passOn = verdict { passOnOne(session, request.bytes, byteCount) }
             return verdict
@@ -256,7 +258,7 @@ extension Router {
 
     /// A client's login is for us, and never goes on. Without a rule that asks for one, we are a
     /// server whose default user needs no password.
-    private func answerAuth(
+    func answerAuth(
         _ request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
@@ -269,6 +271,14 @@ extension Router {
             reply = ClientError.authArity.reply
         } else if arguments.next() != nil {
             reply = ClientError.syntax.reply
+        } else if session.pointee.mayLogIn, !isInTransaction(session), let first {
+            if !isRelayed(session) && !isQuiet(session) { return .wait }
+            let name = second == nil ? Array("default".utf8) : Array(first)
+            let secret = Secret(copying: second ?? first)
+            wipe(request)
+            return present(name, secret, nil, of: session)
+        } else if !session.pointee.mayLogIn, routes[session.pointee.route].acceptsAnyLogin {
+            reply = Array("+OK\r\n".utf8)
         } else if second == nil {
             reply = ClientError.authWithoutPassword.reply
         } else {
@@ -291,7 +301,7 @@ extension Router {
     /// On an own connection a stand-in goes out instead, which the server refuses: its place in
     /// the order of replies is where our answer belongs, and inside MULTI it aborts the
     /// transaction as a refused command should.
-    private func answerInPlace(
+    func answerInPlace(
         _ reply: [UInt8],
         whileSubscribed: ClientError,
         wiping request: UnsafeMutableRawBufferPointer,
@@ -318,13 +328,16 @@ extension Router {
         return .handled
     }
 
-    private func answerHello(
+    func answerHello(
         _ request: UnsafeMutableRawBufferPointer,
         of session: SessionRef
     ) -> Verdict {
-        let hello = HelloRequest(UnsafeRawBufferPointer(request))
         if !isRelayed(session) && !isQuiet(session) { return .wait }
-        if let error = hello.error {
+        let hello = helloRequest(request, session)
+        let isRefused =
+            hello.error != nil || (session.pointee.isAwaitingLogin && hello.login == nil)
+        if isRefused {
+            let error = hello.error ?? ClientError.helloNotLoggedIn.reply
             // Its options take effect one after the other, up to the one that is refused.
             if let name = hello.name, !isRelayed(session), !isInTransaction(session) {
                 session.pointee.attributes.name = name
@@ -335,15 +348,36 @@ extension Router {
             return answerInPlace(
                 error, whileSubscribed: .helloWhileSubscribed, wiping: request, of: session)
         }
-        if session.pointee.lane == .shared {
-            return answerHello(hello, wiping: request, of: session)
+        if let login = hello.login, !isInTransaction(session) {
+            wipe(request)
+            return present(login.name, login.secret, hello.withoutLogin(), of: session)
         }
-        if isInTransaction(session) {
-            let error = ClientError.loginInTransaction.reply
-            return answerInPlace(
-                error, whileSubscribed: .helloWhileSubscribed, wiping: request, of: session)
-        }
+        let verdict = grant(hello, session)
+        if case .wait = verdict { return verdict }
         wipe(request)
+        return verdict
+    }
+
+    func helloRequest(
+        _ request: UnsafeMutableRawBufferPointer,
+        _ session: SessionRef
+    ) -> HelloRequest {
+        HelloRequest(
+            UnsafeRawBufferPointer(request),
+            logins: session.pointee.mayLogIn
+                ? .verified : routes[session.pointee.route].acceptsAnyLogin ? .any : .none
+        )
+    }
+
+    /// Does what HELLO asks for; its login is dealt with.
+    func grant(_ hello: HelloRequest, _ session: SessionRef) -> Verdict {
+        if session.pointee.lane == .shared { return grantShared(hello, session) }
+        if !isRelayed(session) && !isQuiet(session) { return .wait }
+        if isInTransaction(session) {
+            return answerInPlace(
+                ClientError.loginInTransaction.reply, whileSubscribed: .helloWhileSubscribed,
+                wiping: UnsafeMutableRawBufferPointer(start: nil, count: 0), of: session)
+        }
         let withoutLogin = hello.requestWithoutLogin()
         return withoutLogin.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .handled }
@@ -363,11 +397,8 @@ extension Router {
     }
 
     /// Answers HELLO from what the server said when the shared connection logged in.
-    private func answerHello(
-        _ hello: HelloRequest,
-        wiping request: UnsafeMutableRawBufferPointer,
-        of session: SessionRef
-    ) -> Verdict {
+    private func grantShared(_ hello: HelloRequest, _ session: SessionRef) -> Verdict {
+        guard isQuiet(session) else { return .wait }
         let wanted = hello.version ?? session.pointee.protocolVersion
         let database = pools[session.pointee.pool].database
         let pool = pool(route: session.pointee.route, wanted, database: database)
@@ -381,7 +412,6 @@ extension Router {
         }
         enter(session, pool)
         if let name = hello.name { session.pointee.attributes.name = name }
-        wipe(request)
         let id = Array(String(session.pointee.id).utf8)
         respond(session, upstream.pointee.helloHead + id + upstream.pointee.helloTail)
         return .handled
@@ -396,7 +426,7 @@ extension Router {
         }
         guard isQuiet(session) else { return .wait }
         if session.pointee.lane == .own, let upstream = session.pointee.upstream,
-            !upstream.pointee.isEnding, upstream.pointee.hasHandedOver
+            !upstream.pointee.isEnding, upstream.pointee.hasHandedOver, !session.pointee.isLoggedIn
         {
             passOnReset(session)
             return .handled
@@ -405,6 +435,7 @@ extension Router {
         // Answered even if replies are off, which it ends too, but not if this one is skipped.
         if session.pointee.replies != .skipping { answer(session, "+RESET\r\n") }
         resetState(session)
+        if session.pointee.isLoggedIn { forgetLogin(session) }
         return .handled
     }
 
@@ -417,7 +448,7 @@ extension Router {
         session.pointee.blocks.insert(.reset)
     }
 
-    private func answerQuit(_ session: SessionRef) -> Verdict {
+    func answerQuit(_ session: SessionRef) -> Verdict {
         if session.pointee.lane == .own, let upstream = session.pointee.upstream,
             !upstream.pointee.isCounted
         {
@@ -492,7 +523,7 @@ extension Router {
         }
         let upstream = makeUpstream(pool: pool, owner: session)
         // It comes with the login.
-        upstream.pointee.attributes.name = session.pointee.attributes.name
+        upstream.pointee.attributes.name = name(of: session)
         session.pointee.upstream = upstream
         introduce(session, to: upstream)
         connect(upstream)

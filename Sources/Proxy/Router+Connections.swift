@@ -40,8 +40,11 @@ extension Router {
     /// Sends the login on a connection on which nobody is logged in.
     func logIn(_ upstream: UpstreamRef) {
         let snapshot = credentials[upstream.pointee.user.rawValue]
-        guard let credential = snapshot?.credential else {
-            let reason = snapshot?.failure ?? "the credential was not read yet"
+        guard let credential = snapshot?.credential, credential.isUsable(at: now.nanoseconds) else {
+            let reason =
+                snapshot?.failure
+                ?? (snapshot?.credential == nil
+                    ? "the credential was not read yet" : "the credential has expired")
             report(.noCredential(upstream.pointee.facts, reason: reason))
             upstream.pointee.usedCredential = nil
             upstream.pointee.lastFailure = .refused
@@ -52,7 +55,8 @@ extension Router {
         upstream.pointee.usedCredential = credential
         upstream.pointee.writeLogin(
             credential,
-            name: upstream.pointee.isShared ? clientName : upstream.pointee.attributes.name
+            name: upstream.pointee.isShared
+                ? sharedNames[upstream.pointee.route] : upstream.pointee.attributes.name
         )
         upstream.pointee.loginReply.removeAll()
         upstream.pointee.framer = ReplyFramer()
@@ -433,6 +437,7 @@ extension Router {
     /// milliseconds; that is the grain of every time-out here.
     package var wantsTicks: Bool {
         !unready.isEmpty || !paused.isEmpty || !pinWaiters.isEmpty || !unwatched.isEmpty
+            || awaitingCount > 0
     }
 
     /// Acts on all deadlines that have passed. Afterwards the performer looks at the sockets of
@@ -466,6 +471,7 @@ extension Router {
             session.pointee.isUnwatched = isUnwatched(session)
             return !session.pointee.isUnwatched
         }
+        endLateLogins()
         if !pinWaiters.isEmpty { endStalledUploads() }
         while let session = pinWaiters.first,
             session.pointee.waitingSince + limits.upstreamWait <= now

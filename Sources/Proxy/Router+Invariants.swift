@@ -14,14 +14,26 @@ extension Router {
             precondition(pools[upstream.pointee.pool].database == upstream.pointee.database)
         }
         var sessions = 0
+        var awaiting = 0
         var inPools = Array(repeating: 0, count: pools.count)
         var next = firstSession
         while let session = next {
             sessions += 1
-            inPools[session.pointee.pool] += 1
-            let pool = pools[session.pointee.pool]
-            precondition(pool.protocolVersion == session.pointee.protocolVersion)
-            precondition(pool.route == session.pointee.route)
+            if session.pointee.isAwaitingLogin {
+                awaiting += 1
+                precondition(session.pointee.route < 0 && session.pointee.lane == .shared)
+                precondition(session.pointee.upstream == nil && session.pointee.owed == 0)
+            } else {
+                inPools[session.pointee.pool] += 1
+                let pool = pools[session.pointee.pool]
+                precondition(pool.protocolVersion == session.pointee.protocolVersion)
+                precondition(pool.route == session.pointee.route)
+            }
+            if session.pointee.blocks.contains(.login) {
+                precondition(
+                    session.pointee.login.map { $0.verdict == nil } ?? false,
+                    "waits for what is there")
+            }
             precondition(session.pointee.replies != .skipping, "between two requests")
             if session.pointee.lane == .shared, session.pointee.owed > 0 {
                 precondition(session.pointee.upstream?.pointee.pool == session.pointee.pool)
@@ -54,6 +66,7 @@ extension Router {
             next = session.pointee.next
         }
         precondition(sessions == sessionCount && own == pinnedCount)
+        precondition(awaiting == awaitingCount)
         precondition(inPools == poolSessions)
         next = firstSession
         while let session = next {

@@ -29,7 +29,7 @@ extension Router {
         }
         if upstream.pointee.needsLogin {
             upstream.pointee.needsLogin = false
-            if upstream.pointee.state == .loggingIn { logIn(upstream) }
+            if upstream.pointee.state == .loggingIn { logInAgain(upstream) }
         }
         settle()
     }
@@ -191,6 +191,7 @@ extension Router {
             guard let owner = upstream.pointee.owner else { break }
             if isError { owner.pointee.change = nil } else { agree(kind, owner, upstream) }
             if kind == .replyMode { answerReplyMode(reply, owner) }
+            if kind == .getName { answerName(reply, isError: isError, owner) }
         case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
             .speak:
             break
@@ -206,7 +207,8 @@ extension Router {
         _ count: Int
     ) {
         // Of EXEC's the first words are enough; an error is passed on whole.
-        let limit = kind == .replyMode ? limits.loginRequest : 64
+        let isOurs = kind == .replyMode || kind == .getName
+        let limit = isOurs ? limits.loginRequest : 64
         let room = limit - upstream.pointee.heldBack.count
         if room > 0 { upstream.pointee.heldBack.append(bytes, min(room, count)) }
     }

@@ -8,18 +8,26 @@ import RESP
 
 extension Router {
     /// A client has connected and is known. `route` indexes the routes given at `init`.
-    package func openSession(route: Int) -> SessionRef {
+    ///
+    /// - Parameter mayLogIn: a login of its own is verified, and may lead to another route.
+    package func openSession(route: Int, mayLogIn: Bool = false) -> SessionRef {
+        let pool = pool(route: route, 2, database: 0)
+        poolSessions[pool] += 1
+        let session = makeSession(route: route, pool: pool, prefersOwn: routes[route].isDedicated)
+        session.pointee.mayLogIn = mayLogIn
+        return session
+    }
+
+    func makeSession(route: Int, pool: Int, prefersOwn: Bool) -> SessionRef {
         lastSessionID += 1
         allocatedSessions += 1
         let session = SessionRef.allocate(capacity: 1)
-        let pool = pool(route: route, 2, database: 0)
-        poolSessions[pool] += 1
         session.initialize(
             to: Session(
                 id: lastSessionID,
                 route: route,
                 pool: pool,
-                prefersOwn: routes[route].isDedicated,
+                prefersOwn: prefersOwn,
                 limits: limits
             )
         )
@@ -137,7 +145,7 @@ extension Router {
         guard session.pointee.phase == .open || session.pointee.phase == .finished,
             session.pointee.blocks.isEmpty
         else { return }
-        processInput(session)
+        if finishLogin(session), session.pointee.blocks.isEmpty { processInput(session) }
         updateReading(session)
         endIfDone(session)
     }
@@ -157,6 +165,7 @@ extension Router {
         _ base: UnsafeMutableRawPointer,
         _ count: Int
     ) -> Int {
+        if session.pointee.isAwaitingLogin { return processBeforeLogin(session, base, count) }
         if session.pointee.prefersOwn && session.pointee.lane == .shared
             && mayOwn(route: session.pointee.route)
         {
@@ -231,6 +240,12 @@ extension Router {
                     start += length
                     commands &+= 1
                     run = start
+                    // RESET may have taken back a login.
+                    if session.pointee.isAwaitingLogin {
+                        start += processBeforeLogin(session, base + start, count - start)
+                        run = start
+                        break scanning
+                    }
                     if !session.pointee.blocks.isEmpty { break scanning }
                 case .wait:
                     break scanning
@@ -251,6 +266,11 @@ extension Router {
                     start += length
                     run = start
                     commands &+= 1
+                    if session.pointee.isAwaitingLogin {
+                        start += processBeforeLogin(session, base + start, count - start)
+                        run = start
+                        break scanning
+                    }
                     if !session.pointee.blocks.isEmpty { break scanning }
                 case .wait:
                     break scanning
@@ -273,6 +293,8 @@ extension Router {
                     run = start
                     requests = 0
                     guard session.pointee.replies == .on else {
+                        // What is on its way may end the subscription.
+                        guard isQuiet(session) else { break scanning }
                         // The server could not be told of that any more.
                         endWhenSent(session, .violation)
                         start = count
@@ -402,7 +424,7 @@ extension Router {
     }
 
     /// Bytes that are no request: the answer comes after all that is owed, then the end.
-    private func didViolate(_ session: SessionRef, _ violation: ProtocolViolation) {
+    func didViolate(_ session: SessionRef, _ violation: ProtocolViolation) {
         report(.violation(session: session.pointee.id, violation.operatorDescription))
         session.pointee.violation = violation
         session.pointee.phase = .finished
@@ -527,7 +549,12 @@ extension Router {
         forgetWaits(session)
         unlink(session)
         sessionCount -= 1
-        poolSessions[session.pointee.pool] -= 1
+        if session.pointee.isAwaitingLogin {
+            awaitingCount -= 1
+        } else {
+            poolSessions[session.pointee.pool] -= 1
+        }
+        if let login = session.pointee.login { logins[login.attempt] = nil }
         report(.sessionClosed(session: session.pointee.id, reason))
         actions.append(.closeSession(session))
         if let upstream = session.pointee.upstream, upstream.pointee.pausedFor == session {

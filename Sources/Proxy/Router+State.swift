@@ -102,8 +102,14 @@ extension Router {
         guard isQuiet(session) else { return .wait }
         guard session.pointee.lane == .shared, permits(session, .getName) else {
             let change = Session.Change.name(session.pointee.attributes.name)
-            return ask(request, .getName, change, of: session)
+            // The server may know the connection by another name, see `name(of:)`.
+            return ask(request, .getName, change, of: session, isMuted: true)
         }
+        respondName(session)
+        return .handled
+    }
+
+    private func respondName(_ session: SessionRef) {
         let name = session.pointee.attributes.name
         if name.isEmpty {
             respond(
@@ -111,7 +117,15 @@ extension Router {
         } else {
             respond(session, Array("$\(name.count)\r\n".utf8) + name + Array("\r\n".utf8))
         }
-        return .handled
+    }
+
+    /// The server has said whether the session may ask for its name.
+    func answerName(_ reply: UnsafeRawBufferPointer, isError: Bool, _ session: SessionRef) {
+        if !isError {
+            respondName(session)
+        } else if !session.pointee.isMuted, let base = reply.baseAddress {
+            answer(session, base, reply.count)
+        }
     }
 
     /// CLIENT REPLY: the connection's replies stay on, and those that the client does not want are
@@ -256,7 +270,7 @@ extension Router {
         upstream.pointee.pool = session.pointee.pool
         upstream.pointee.protocolVersion = session.pointee.protocolVersion
         upstream.pointee.database = 0
-        upstream.pointee.attributes = session.pointee.attributes
+        upstream.pointee.attributes = ClientAttributes(name: name(of: session))
         upstream.pointee.ties.formIntersection(.identity)
         upstream.pointee.subscriptions = Subscriptions()
         upstream.pointee.hasHandedOver = upstream.pointee.ties.contains(.identity)
@@ -265,9 +279,27 @@ extension Router {
         upstream.pointee.needsLogin = true
     }
 
+    /// Behind RESET, once its answer has been dealt with.
+    func logInAgain(_ upstream: UpstreamRef) {
+        if let owner = upstream.pointee.owner, owner.pointee.isLoggedIn {
+            // Another user's connection may be needed, if any.
+            giveUpOwn(owner)
+            forgetLogin(owner)
+        } else {
+            logIn(upstream)
+        }
+    }
+
+    /// What a session's own connection is called: as the client said, or else for its principal.
+    func name(of session: SessionRef) -> [UInt8] {
+        let own = session.pointee.attributes.name
+        return own.isEmpty ? ownNames[session.pointee.route] : own
+    }
+
     /// Tells the server who uses a connection from now on, if it was told otherwise before.
     func introduce(_ session: SessionRef, to upstream: UpstreamRef) {
-        let wanted = session.pointee.attributes
+        var wanted = session.pointee.attributes
+        wanted.name = name(of: session)
         let known = upstream.pointee.attributes
         guard wanted != known else { return }
         if wanted.name != known.name {

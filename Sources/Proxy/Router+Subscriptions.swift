@@ -246,7 +246,7 @@ extension Router {
         case .hello where isLimited: return refuse(request, .helloWhileSubscribed, session)
         case .hello where !isLimited:
             // To RESP2, with subscriptions that stay.
-            let hello = HelloRequest(UnsafeRawBufferPointer(request))
+            let hello = helloRequest(request, session)
             guard hello.error == nil, hello.version == 2 else { return nil }
             guard session.pointee.owed == 0 else { return waitForQuiet(session) }
             stopCounting(upstream)
@@ -561,7 +561,7 @@ extension Router {
             }
             let run = upstream.pointee.queue.head
             // The answer to it is passed on after all if it is an error.
-            if run.pointee.kind == .replyMode { return .held }
+            if run.pointee.kind == .replyMode || run.pointee.kind == .getName { return .held }
             if run.pointee.isMuted || owner.pointee.substitute != nil { return .dropping }
             if run.pointee.kind == .ping && upstream.pointee.subscriptions.isSubscribed {
                 switch upstream.pointee.framer.type {

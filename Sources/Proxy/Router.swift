@@ -42,6 +42,10 @@ package enum Action {
     case setUpstreamReading(UpstreamRef)
     /// Fetch this user's credential again and publish the result.
     case refreshCredential(UserIndex)
+    /// Find out whether the client may log in so, and say so with `didVerifyLogin`.
+    case verifyLogin(SessionRef, LoginAttempt)
+    /// The client took back its login with RESET: the session is what it was opened as.
+    case forgetLogin(SessionRef)
     case report(Event)
 }
 
@@ -50,6 +54,11 @@ package struct Route: Sendable {
     package let user: UserIndex
     /// One upstream connection per client instead of shared ones.
     package let isDedicated: Bool
+    /// Who the sessions are, for the name under which their connections appear in CLIENT LIST and
+    /// ACL LOG. Empty: that of the proxy alone.
+    package let principal: String
+    /// A login that nobody asked for is taken, whatever it is, and changes nothing.
+    package let acceptsAnyLogin: Bool
 
     /// Pause before the second attempt to connect; doubles with each failure.
     package let backoffMinimum: Duration
@@ -60,13 +69,27 @@ package struct Route: Sendable {
     package init(
         user: UserIndex,
         isDedicated: Bool,
+        principal: String = "",
+        acceptsAnyLogin: Bool = false,
         backoffMinimum: Duration = .milliseconds(50),
         backoffMaximum: Duration = .seconds(2)
     ) {
         self.user = user
         self.isDedicated = isDedicated
+        self.principal = principal
+        self.acceptsAnyLogin = acceptsAnyLogin
         self.backoffMinimum = backoffMinimum
         self.backoffMaximum = backoffMaximum
+    }
+}
+
+extension Route {
+    /// `proxy:principal`, in what a server takes for a name; empty without a principal.
+    fileprivate func name(behind proxy: String) -> [UInt8] {
+        guard !principal.isEmpty else { return [] }
+        return "\(proxy):\(principal)".utf8.prefix(128).map {
+            $0 >= 0x21 && $0 <= 0x7e ? $0 : UInt8(ascii: "_")
+        }
     }
 }
 
@@ -74,8 +97,10 @@ package struct Route: Sendable {
 package final class Router {
     let limits: Limits
     let routes: [Route]
-    /// The name under which shared connections appear in CLIENT LIST.
-    let clientName: [UInt8]
+    /// By route: the name under which shared connections appear in CLIENT LIST.
+    let sharedNames: [[UInt8]]
+    /// By route: the same of own connections whose client has not said its own. Empty: none.
+    let ownNames: [[UInt8]]
     var random: RandomSource
 
     package internal(set) var now = Instant(nanoseconds: 0)
@@ -114,6 +139,11 @@ package final class Router {
     package internal(set) var allocatedUpstreams = 0
     var lastSessionID: UInt64 = 0
     var lastUpstreamID: UInt64 = 0
+    /// By attempt: whose login is being verified.
+    var logins: [UInt64: SessionRef] = [:]
+    var lastAttempt: UInt64 = 0
+    /// Sessions whose client has to log in first.
+    package internal(set) var awaitingCount = 0
     package internal(set) var isDraining = false
 
     /// Where a client's bytes arrive when none of them are waiting already.
@@ -152,7 +182,8 @@ package final class Router {
     ) {
         self.limits = limits
         self.routes = routes
-        self.clientName = Array(clientName.utf8)
+        ownNames = routes.map { $0.name(behind: clientName) }
+        sharedNames = ownNames.map { $0.isEmpty ? Array(clientName.utf8) : $0 }
         random = RandomSource(seed: seed)
         credentials = Array(repeating: nil, count: userCount)
         permissions = Array(repeating: [], count: userCount)

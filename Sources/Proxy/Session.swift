@@ -58,6 +58,8 @@ package struct Session: ~Copyable {
         static let pin = Blocks(rawValue: 128)
         /// The server's word on a change of the session's state has to come first.
         static let state = Blocks(rawValue: 256)
+        /// The client's login is being verified.
+        static let login = Blocks(rawValue: 512)
     }
 
     /// Which replies the client wants (CLIENT REPLY).
@@ -83,8 +85,16 @@ package struct Session: ~Copyable {
     /// Number of this session in its worker's life; in the log, and what a client is told its
     /// connection id is as long as it has no connection of its own.
     package let id: UInt64
-    /// Index into the router's routes.
-    package let route: Int
+    /// Index into the router's routes; -1 while the client has to log in first.
+    package internal(set) var route: Int
+    /// The route that the session was opened with, and has again behind RESET.
+    let home: Int
+    /// A login of the client's is verified, instead of taken for one that nobody asked for.
+    var mayLogIn = false
+    /// The route is that of the client's login.
+    var isLoggedIn = false
+    var login: PendingLogin?
+    var loginDeadline = Instant(nanoseconds: 0)
     /// Owned by whoever performs the router's actions; the router never looks at it.
     package var performer: UnsafeMutableRawPointer?
 
@@ -95,7 +105,7 @@ package struct Session: ~Copyable {
     package internal(set) var closeReason = CloseReason.clientClosed
     /// Requests that were taken from the client, the answered ones and those passed on alike.
     package internal(set) var commands: UInt64 = 0
-    /// Index into the router's pools.
+    /// Index into the router's pools; -1 while the client has to log in first.
     var pool: Int
     /// 2 or 3: what the client speaks, and so the protocol of the connections that serve it.
     var protocolVersion: UInt8 = 2
@@ -162,12 +172,16 @@ package struct Session: ~Copyable {
     init(id: UInt64, route: Int, pool: Int, prefersOwn: Bool, limits: Limits) {
         self.id = id
         self.route = route
+        home = route
         self.pool = pool
         self.prefersOwn = prefersOwn
         keptInput = limits.keptInput
         window = limits.initialWindow
         windowCap = limits.initialWindow
     }
+
+    /// The client has to log in first.
+    var isAwaitingLogin: Bool { pool < 0 }
 
     /// The server may be keeping a command of this session waiting.
     var mayBlock: Bool { blocking > 0 }

@@ -24,6 +24,10 @@ package enum ProtocolViolation: Error, Equatable, Sendable {
     case tooBigInline
     /// A quote in an inline command is not closed, or not followed by a space.
     case unbalancedQuotes
+    /// More arguments than a client may send that has not logged in.
+    case unauthenticatedMultibulkLength
+    /// A longer argument than a client may send that has not logged in.
+    case unauthenticatedBulkLength
 
     // Ours, in the server's style.
 
@@ -63,6 +67,8 @@ package enum ProtocolViolation: Error, Equatable, Sendable {
         case .tooBigBulkCount: reply += "too big bulk count string".utf8
         case .tooBigInline: reply += "too big inline request".utf8
         case .unbalancedQuotes: reply += "unbalanced quotes in request".utf8
+        case .unauthenticatedMultibulkLength: reply += "unauthenticated multibulk length".utf8
+        case .unauthenticatedBulkLength: reply += "unauthenticated bulk length".utf8
         case .headerWithoutLineFeed: reply += "expected LF after CR".utf8
         case .bulkWithoutTerminator: reply += "expected CRLF after bulk".utf8
         case .lineWithNUL: reply += "unexpected NUL in line".utf8
@@ -94,6 +100,10 @@ package enum ProtocolViolation: Error, Equatable, Sendable {
                 + "is the client speaking another protocol?"
         case .unbalancedQuotes:
             "malformed request: an inline command with a quote that is not closed"
+        case .unauthenticatedMultibulkLength:
+            "a request with too many arguments from a client that has not logged in"
+        case .unauthenticatedBulkLength:
+            "a request with too long an argument from a client that has not logged in"
         case .headerWithoutLineFeed:
             "malformed request: the CR of a length line is not followed by LF"
         case .bulkWithoutTerminator:

@@ -29,6 +29,31 @@ package struct RequestArguments: Sequence, IteratorProtocol {
         return UnsafeRawBufferPointer(rebasing: frame[body..<body + length])
     }
 
+    /// The lengths that the beginning of a request announces, as far as it has come: looked at
+    /// before the request is complete, and whatever it is.
+    package struct Announced {
+        private let bytes: UnsafeRawBufferPointer
+        /// What stands behind `*`; nil if that has not come, or no such thing.
+        package let count: Int?
+        private var position = 0
+
+        package init(_ bytes: UnsafeRawBufferPointer) {
+            self.bytes = bytes
+            let first = RequestArguments.header(bytes, at: 0, type: 0x2A)
+            count = first?.number
+            position = first?.next ?? bytes.count
+        }
+
+        /// What stands behind the next `$`; nil if that has not come, or no such thing.
+        package mutating func next() -> Int? {
+            guard let (length, body) = RequestArguments.header(bytes, at: position, type: 0x24)
+            else { return nil }
+            let (end, overflow) = body.addingReportingOverflow(length)
+            position = overflow || length < 0 || end > bytes.count - 2 ? bytes.count : end + 2
+            return length
+        }
+    }
+
     /// Reads `type number CR LF`, and where the next byte stands.
     private static func header(
         _ frame: UnsafeRawBufferPointer, at position: Int, type: UInt8

@@ -334,6 +334,9 @@ final class Worker {
             case .setUpstreamReading(let upstream):
                 if let socket = upstreams[upstream.pointee.id] { resume(socket) }
             case .refreshCredential(let user): refresh(user)
+            case .verifyLogin(_, let attempt):
+                router.didVerifyLogin(attempt: attempt.id, verdict: .refused)
+            case .forgetLogin: break
             case .report(let event): log.write(event, at: loop.now)
             }
         }

@@ -21,10 +21,13 @@ final class Bench {
     private(set) var events: [Event] = []
     private(set) var refreshes: [UserIndex] = []
     private(set) var ended: [UpstreamRef] = []
+    private(set) var logins: [LoginAttempt] = []
+    private(set) var forgotten: [SessionRef] = []
     private var sent: [SessionRef: [UInt8]] = [:]
     /// How many bytes the sockets of clients take; nil for all.
     var room: [SessionRef: Int] = [:]
     let comesUp: Bool
+    private let userCount: Int
     var seconds = 1.0
 
     /// What the simulated server answers to HELLO.
@@ -38,13 +41,15 @@ final class Bench {
         limits: Limits = Limits(),
         isDedicated: Bool = false,
         comesUp: Bool = true,
-        password: String? = Bench.secret
+        password: String? = Bench.secret,
+        routes: [Route]? = nil
     ) {
         self.comesUp = comesUp
+        userCount = routes?.count ?? 1
         router = Router(
             limits: limits,
-            routes: [Route(user: UserIndex(0), isDedicated: isDedicated)],
-            userCount: 1,
+            routes: routes ?? [Route(user: UserIndex(0), isDedicated: isDedicated)],
+            userCount: userCount,
             clientName: "",
             seed: 1
         )
@@ -64,14 +69,16 @@ final class Bench {
     }
 
     func publish(_ password: String) {
-        router.publish(
-            CredentialSnapshot(
-                version: 1,
-                credential: Credential(userName: "app", secret: Secret(password.utf8)),
-                failure: nil
-            ),
-            for: UserIndex(0)
-        )
+        for user in 0..<userCount {
+            router.publish(
+                CredentialSnapshot(
+                    version: 1,
+                    credential: Credential(userName: "app", secret: Secret(password.utf8)),
+                    failure: nil
+                ),
+                for: UserIndex(user)
+            )
+        }
         act()
     }
 
@@ -89,6 +96,8 @@ final class Bench {
             case .closeSession(let session): closed.append(session)
             case .setSessionReading, .setUpstreamReading: break
             case .refreshCredential(let user): refreshes.append(user)
+            case .verifyLogin(_, let attempt): logins.append(attempt)
+            case .forgetLogin(let session): forgotten.append(session)
             case .report(let event):
                 events.append(event)
                 if case .sessionClosed(let id, let reason) = event { reasons[id] = reason }
@@ -113,10 +122,22 @@ final class Bench {
 
     // MARK: Clients
 
-    func client() -> SessionRef {
-        let session = router.openSession(route: 0)
+    func client(mayLogIn: Bool = false) -> SessionRef {
+        let session = router.openSession(route: 0, mayLogIn: mayLogIn)
         act()
         return session
+    }
+
+    /// One that has to log in before it is served.
+    func stranger() -> SessionRef {
+        let session = router.openSessionAwaitingLogin()
+        act()
+        return session
+    }
+
+    func judge(_ attempt: LoginAttempt, _ verdict: LoginVerdict) {
+        router.didVerifyLogin(attempt: attempt.id, verdict: verdict)
+        act()
     }
 
     func send(_ text: String, from session: SessionRef) {

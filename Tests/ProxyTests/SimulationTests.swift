@@ -32,7 +32,11 @@ struct SimulationTests {
         "Seeds that found something find nothing any more",
         arguments: [
             // What is no request, behind a command that blocks, is no end of the client.
-            UInt64(173_386_461_473_669)
+            UInt64(173_386_461_473_669),
+            // A long request behind UNSUBSCRIBE, whose replies are turned off, is not a subscriber's.
+            20_261_004,
+            // A session that knows its connection's id ends when it cannot be logged in again.
+            20_261_001, 85_493_860_223_997,
         ]
     )
     func foundBefore(seed: UInt64) {

@@ -123,6 +123,12 @@ final class SimulatedClient {
     var mayBeClosed = false
     var closeReason: String?
 
+    /// Must log in before it is served, and again behind RESET.
+    private(set) var hasToLogIn = false
+    private var isOutside = false
+    /// The numbers of its requests that must never run.
+    private(set) var outside: Set<Int> = []
+
     /// What the server ran of it.
     var lastExecuted = -1
     var executed: Set<Int> = []
@@ -220,7 +226,9 @@ final class SimulatedClient {
             send([bytes("ECHO"), token()], expects: false)
             return
         }
-        if !shadow.channels.isEmpty {
+        if isOutside {
+            generateOutside(&dice)
+        } else if !shadow.channels.isEmpty {
             generateSubscribed(&dice)
         } else if shadow.isInTransaction {
             generateInTransaction(&dice)
@@ -237,6 +245,38 @@ final class SimulatedClient {
         } else {
             generatePlain(&dice)
         }
+    }
+
+    func mustLogIn() {
+        hasToLogIn = true
+        isOutside = true
+    }
+
+    /// Before its login a client is told so, whatever it asks for.
+    private func generateOutside(_ dice: inout Dice) {
+        let refusal = "-NOAUTH Authentication required.\r\n"
+        switch dice.roll(9) {
+        case 0: answer([bytes("AUTH"), bytes("default"), secret()], "+OK\r\n")
+        case 1:
+            // In RESP2, as every session begins.
+            hello([bytes("HELLO"), bytes("2"), bytes("AUTH"), bytes("default"), secret()])
+        case 2:
+            let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+            answer([bytes("AUTH"), bytes("bob"), secret()], wrong)
+            return
+        case 3:
+            answer([bytes("RESET")], "+RESET\r\n")
+            return
+        default:
+            outside.insert(requests)
+            let words = dice.pick([
+                ["GET"], ["SET"], ["MULTI"], ["EXEC"], ["SUBSCRIBE"], ["CLIENT", "REPLY", "OFF"],
+                ["SELECT"], ["BLPOP"], ["MONITOR"], ["UNKNOWN"],
+            ])
+            answer(words.map(bytes) + (words.count > 1 ? [] : [token()]), refusal)
+            return
+        }
+        isOutside = false
     }
 
     private func size(_ dice: inout Dice) -> Int {
@@ -409,8 +449,10 @@ final class SimulatedClient {
         case 2:
             answer(
                 [bytes("AUTH"), secret()],
-                "-ERR AUTH <password> called without any password configured for the default user."
-                    + " Are you sure your configuration is correct?\r\n"
+                hasToLogIn
+                    ? "+OK\r\n"
+                    : "-ERR AUTH <password> called without any password configured for the default"
+                        + " user. Are you sure your configuration is correct?\r\n"
             )
         case 3:
             answer([bytes("AUTH"), bytes("a"), secret(), bytes("b")], "-ERR syntax error\r\n")
@@ -479,6 +521,7 @@ final class SimulatedClient {
         wasRelayed = wasRelayed || isRelayed
         isRelayed = false
         isLasting = false
+        isOutside = hasToLogIn
     }
 
     private func quit(_ dice: inout Dice) {

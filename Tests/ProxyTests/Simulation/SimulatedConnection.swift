@@ -39,7 +39,7 @@ final class SimulatedConnection {
     /// Bytes of clients were handed over.
     private(set) var isUsed = false
     /// Of an own connection: the session that it served last.
-    private var session: UInt64?
+    private(set) var session: UInt64?
     /// The performer did not hand over what it was told to, for lack of room.
     var isCongested = false
 
@@ -236,7 +236,8 @@ final class SimulatedConnection {
         guard text.count >= 5, text[0] == "HELLO", text[1] == "\(version)", text[2] == "AUTH",
             text[3] == "user\(user)",
             text.count == 5 || (text.count == 7 && text[5] == "SETNAME"),
-            !isShared || text.last == "simulated-proxy"
+            !isShared
+                || text.last == (user == 1 ? "simulated-proxy:somebody" : "simulated-proxy")
         else { return "the server is sent \(text[0]) before a login" }
         let judgement = world.judgeLogin(user: user, password: text[4])
         if case .accept = judgement {

@@ -26,6 +26,8 @@ struct Settings {
     var maximumClients = 12
     var habits = SimulatedClient.Habits()
     var isDrainedEarly = false
+    /// Some clients have to log in before they are served.
+    var hasLogins = false
     /// By user: what the server does not let it run.
     var denied: [Set<String>] = [[], []]
     /// That changes during the run, and the server loads its data now and then.
@@ -69,6 +71,9 @@ final class World {
     private var sourcePasswords = [0, 0]
     private var versions: [UInt64] = [0, 0]
     private var refreshes: [Int] = []
+    /// Logins of clients that are being verified.
+    private var verifications: [(attempt: UInt64, name: String, session: UInt64)] = []
+    private var routes: [UInt64: Int] = [:]
 
     // What the server refuses at present.
     private(set) var denied: [Set<String>]
@@ -86,7 +91,7 @@ final class World {
             limits: settings.limits,
             routes: [
                 Route(user: UserIndex(0), isDedicated: false),
-                Route(user: UserIndex(1), isDedicated: false),
+                Route(user: UserIndex(1), isDedicated: false, principal: "somebody"),
                 Route(user: UserIndex(0), isDedicated: true),
             ],
             userCount: 2,
@@ -119,6 +124,7 @@ final class World {
             settings.changesAccess = true
             settings.habits.isUnsure = true
         }
+        settings.hasLogins = seed % 3 == 0
         settings.limits.connectionsPerPool = dice.pick([1, 1, 2])
         settings.limits.maximumPinned = dice.pick([1, 3, 1_000])
         settings.limits.spareConnections = dice.pick([0, 1, 2])
@@ -170,6 +176,9 @@ final class World {
         }
         guard number < client.firstForbidden else {
             return "request \(number) of client \(index) runs, behind the end of its session"
+        }
+        guard !client.outside.contains(number) else {
+            return "request \(number) of client \(index) runs, which had not logged in"
         }
         guard !client.erroredNumbers.contains(number) else {
             return "request \(number) of client \(index) runs, although an error was its answer"
@@ -225,6 +234,9 @@ final class World {
             if present.count < settings.maximumClients && dice.chance(1, in: 3) { open() }
         case 94..<96:
             if !refreshes.isEmpty { publish(refreshes.remove(at: dice.roll(refreshes.count))) }
+            if !verifications.isEmpty {
+                verify(verifications.remove(at: dice.roll(verifications.count)))
+            }
         case 96:
             guard faults && dice.chance(1, in: 10) else { return }
             // The server and the source of the credential are never changed at the same moment.
@@ -307,13 +319,17 @@ final class World {
 
     private func open() {
         let route = dice.roll(3)
-        let session = router.openSession(route: route)
+        let mustLogIn = settings.hasLogins && dice.chance(1, in: 2)
+        let session =
+            mustLogIn ? router.openSessionAwaitingLogin() : router.openSession(route: route)
+        routes[session.pointee.id] = route
         let client = SimulatedClient(
             id: session.pointee.id,
             index: clients.count,
             habits: settings.habits,
             denied: settings.denied[route % 2]
         )
+        if mustLogIn { client.mustLogIn() }
         if !faults { client.habits.violates = dice.chance(1, in: 2) }
         client.capacity = dice.pick([10, 300, 65_536])
         client.isLazy = dice.chance(1, in: 4)
@@ -453,7 +469,9 @@ final class World {
         case "clientReset":
             if client.end != .reset { fail("\(who) is lost, but was not") }
         case "quit", "violation":
-            if !client.hasEnded { fail("\(who) is closed for \(reason) without a cause") }
+            if !client.hasEnded {
+                fail("\(who) is closed for \(reason) without a cause: \(client.unanswered)")
+            }
             if !hasAll && !client.mayBeCut { fail("\(who) is closed before its last reply") }
         case "upstreamLost":
             if !client.mustBeClosed && !client.mayBeClosed {
@@ -465,6 +483,8 @@ final class World {
             if client.unread < client.capacity && !client.isBlocked {
                 fail("\(who) reads, and is closed as a slow reader")
             }
+        case "loginDeadline":
+            if !client.hasToLogIn { fail("\(who) is closed for want of a login") }
         case "stalledUpload":
             if refs.count + 1 < settings.limits.maximumPinned {
                 fail("\(who) is closed to make room for nobody")
@@ -504,6 +524,13 @@ final class World {
             case .setUpstreamReading: break
             case .refreshCredential(let user): refreshes.append(user.rawValue)
             case .report(let event): note(event)
+            case .verifyLogin(let session, let attempt):
+                let id = session.pointee.id
+                let isSecret = attempt.secret.withBytes { $0.starts(with: "SECRET-".utf8) }
+                if !isSecret { fail("a login without the client's password") }
+                verifications.append(
+                    (attempt.id, String(decoding: attempt.name, as: UTF8.self), id))
+            case .forgetLogin: count("logins forgotten")
             }
         }
     }
@@ -520,11 +547,26 @@ final class World {
         case .connectFailed: count("connects failed")
         case .loginRefused: count("logins refused")
         case .databaseRefused: count("databases refused")
-        case .noCredential: count("logins without credential")
+        case .noCredential(let facts, _):
+            count("logins without credential")
+            // Behind RESET: whoever knows this connection's id cannot go on on another.
+            if let session = connectionsByID[facts.connection]?.session {
+                mayClose(session: session)
+            }
         case .lost: count("connections lost")
         case .gaveUp: count("waits given up")
         case .violation: count("violations")
         }
+    }
+
+    private func verify(_ login: (attempt: UInt64, name: String, session: UInt64)) {
+        let isKnown = login.name == "default"
+        count(isKnown ? "clients' logins accepted" : "clients' logins refused")
+        router.didVerifyLogin(
+            attempt: login.attempt,
+            verdict: isKnown ? .accepted(route: routes[login.session] ?? 0) : .refused
+        )
+        didAct()
     }
 
     private func publish(_ user: Int) {
@@ -686,6 +728,7 @@ final class World {
             now += 300_000_000
             router.advance(to: Instant(nanoseconds: now))
             while !refreshes.isEmpty { publish(refreshes.removeLast()) }
+            while !verifications.isEmpty { verify(verifications.removeLast()) }
             for connection in connections {
                 connection.isCongested = false
                 if connection.phase == .hung { comeUnstuck(connection) }
