@@ -319,7 +319,8 @@ final class SimulatedClient {
             send([bytes(word)] + channels, ties: true)
         case 5:
             send([bytes("CLIENT"), bytes("SETNAME"), bytes("n\(dice.roll(9))")], ties: true)
-        case 6: send([bytes("CLIENT"), bytes("GETNAME")], ties: true)
+        // In a relay it is the server's to answer, which knows the principal's name.
+        case 6 where !isRelayed: send([bytes("CLIENT"), bytes("GETNAME")], ties: true)
         case 7:
             hasAskedForSilence = true
             let word = habits.isUnsure ? "ON" : dice.pick(["ON", "OFF", "SKIP"])
