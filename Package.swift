@@ -63,7 +63,7 @@ let package = Package(
         ),
         .target(
             name: "Credentials",
-            dependencies: ["Identity", "Telemetry", log],
+            dependencies: ["Identity", "Telemetry", "AWS", log],
             swiftSettings: settings
         ),
         .target(

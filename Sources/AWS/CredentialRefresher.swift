@@ -126,8 +126,13 @@ package final class CredentialRefresher: Sendable {
             shared.withLock { $0.isAsked = false }
             do throws(AWSFailure) {
                 let fetched = try fetch()
-                failures = 0
                 take(fetched)
+                guard state.credential != nil else {
+                    throw AWSFailure(
+                        .unavailable,
+                        "\(fetched.source): wanted a credential, got one that has expired")
+                }
+                failures = 0
             } catch {
                 if error.kind == .cancelled { return }
                 failures += 1

@@ -34,7 +34,7 @@ package struct IAMTokenRequest: Sendable, Hashable {
 
     /// - Throws: `Unusable` for a name that cannot be a cache's, or a region that cannot be one.
     package init(target: Target, user: String, region: String) throws(Unusable) {
-        guard isRegionName(region) else {
+        guard AWSNames.isRegion(region) else {
             throw Unusable(
                 what: "region", wanted: "a region such as us-east-1", got: region, advice: nil)
         }
@@ -74,29 +74,11 @@ package struct IAMTokenRequest: Sendable, Hashable {
         }
     }
 
-    /// A cache's name in lower case. Letters, digits and single hyphens, a letter first.
-    ///
-    /// Source of the syntax: the developer toolkit of ElastiCache, which refuses anything else.
-    package static func cacheName(_ name: String) throws(Unusable) -> String {
-        let wanted = "the cache's name, such as my-cache"
-        guard !name.contains("."), !name.contains(":"), !name.contains("/") else {
+    private static func cacheName(_ name: String) throws(Unusable) -> String {
+        if let advice = AWSNames.adviceAgainst(cacheName: name) {
             throw Unusable(
-                what: "cache_name", wanted: wanted, got: name,
-                advice: "that looks like an endpoint: give the replication group's id, the"
-                    + " serverless cache's or the cluster's name alone, since the server checks"
-                    + " the signature of that name")
-        }
-        let bytes = Array(name.utf8)
-        let isName =
-            bytes.count <= 255 && isLetter(bytes.first) && bytes.last != UInt8(ascii: "-")
-            && !name.contains("--")
-            && bytes.allSatisfy {
-                isLetter($0) || (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-")
-            }
-        guard isName else {
-            throw Unusable(
-                what: "cache_name", wanted: wanted, got: name,
-                advice: "a name has letters, digits and single hyphens, and begins with a letter")
+                what: "cache_name", wanted: "the cache's name, such as my-cache", got: name,
+                advice: advice)
         }
         return lowercasedASCII(name)
     }
@@ -156,27 +138,14 @@ package struct IAMToken: Sendable {
     }
 }
 
-/// What can be a region's name: it becomes part of host names.
-package func isRegionName(_ text: String) -> Bool {
-    let bytes = Array(text.utf8)
-    return (1...63).contains(bytes.count) && bytes.first != UInt8(ascii: "-")
-        && bytes.last != UInt8(ascii: "-")
-        && bytes.allSatisfy {
-            (0x61...0x7a).contains($0) || (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-")
-        }
-}
-
 func isHostName(_ text: String) -> Bool {
     (1...253).contains(text.utf8.count)
         && text.utf8.allSatisfy {
-            isLetter($0) || (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-")
-                || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "_")
+            switch $0 {
+            case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
+            default: "-._".utf8.contains($0)
+            }
         }
-}
-
-private func isLetter(_ byte: UInt8?) -> Bool {
-    guard let byte else { return false }
-    return (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
 }
 
 /// As AWS lowers names: letters of ASCII only, so that no other letter changes its length or meaning.

@@ -69,7 +69,7 @@ struct InstanceMetadata {
             let body = try get("latest/meta-data/placement/region", token, http)
             let name =
                 body?.withBytes { String(decoding: $0, as: UTF8.self) }.trimmed() ?? ""
-            guard isRegionName(name) else {
+            guard AWSNames.isRegion(name) else {
                 throw AWSFailure(
                     .refused, "instance metadata at \(endpoint): wanted a region, got none")
             }

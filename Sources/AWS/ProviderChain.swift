@@ -62,7 +62,7 @@ package struct ProviderChain: Sendable {
     /// The region: configured, or the instance's own.
     package func region() throws(AWSFailure) -> String {
         if let region = client.settings.region {
-            guard isRegionName(region) else {
+            guard AWSNames.isRegion(region) else {
                 throw AWSFailure(
                     .refused, "region: wanted a region such as us-east-1, got \"\(region)\"")
             }

@@ -1,5 +1,7 @@
 // The table of settings as people read it: in `check --help`, and in the manual.
 
+import Identity
+
 /// One documented key.
 package struct DocumentedSetting: Sendable, Equatable {
     /// Where it stands, such as `upstreams.NAME.tls.ca_file` or `listeners[].mode`.
@@ -22,6 +24,8 @@ extension Settings {
             + rows(UpstreamTLSSettings.self, "upstreams.NAME.tls.")
             + rows(UserSettings.self, "users.NAME.")
             + rows(CredentialSettings.self, "users.NAME.credentials.")
+            + rows(IAMSource.self, "users.NAME.credentials.iam.")
+            + rows(SecretsManagerSource.self, "users.NAME.credentials.secrets_manager.")
             + rows(ListenerSettings.self, "listeners[].")
             + rows(IdentitySettings.self, "listeners[].identities[].")
             + rows(LoginSettings.self, "listeners[].identities[].login.")

@@ -300,15 +300,27 @@ extension SettingsReader {
     ) {
         var credentials = CredentialSettings()
         let before = diagnostics.count
-        section(node, "credentials", into: &credentials)
+        let parts = section(node, "credentials", into: &credentials)
+        if let iam = parts["iam"] {
+            var source = IAMSource()
+            section(iam, "iam", into: &source)
+            check(source, of: settings, at: iam)
+            credentials.sources.append(.iam(source))
+        }
+        if let secret = parts["secrets_manager"] {
+            var source = SecretsManagerSource()
+            section(secret, "secrets_manager", into: &source)
+            source.region = source.region ?? region(ofSecret: source.secretID)
+            credentials.sources.append(.secretsManager(source))
+        }
         guard credentials.sources.count == 1, let source = credentials.sources.first else {
             // Silent when the one source is there but was refused: that is said already.
             if diagnostics.count == before {
-                let got = credentials.sources.isEmpty ? "none" : "both"
+                let got = credentials.sources.isEmpty ? "none" : "\(credentials.sources.count)"
                 error(
                     node.position,
-                    "credentials of \(user): wanted either password_file or password_env, got \(got)"
-                )
+                    "credentials of \(user): wanted one of password_file, password_env, iam and"
+                        + " secrets_manager, got \(got)")
             }
             return
         }
@@ -322,7 +334,57 @@ extension SettingsReader {
                     node.position(ofKey: "password_env"),
                     "password_env: the variable \(variable) is not set here")
             }
+        case .iam, .secretsManager: break
         }
+    }
+
+    /// What AWS refuses with nothing but WRONGPASS is refused here, with a reason.
+    private mutating func check(_ source: IAMSource, of user: UserSettings, at node: Node) {
+        if source.service == .memoryDB, source.isServerless {
+            error(
+                node.position(ofKey: "serverless"),
+                "serverless: wanted service elasticache with it, got memorydb: leave it out")
+        }
+        if source.life.limit <= source.life.renewAfter {
+            error(
+                node.position(ofKey: "renew_after"),
+                "renew_after: wanted less than connection_limit"
+                    + " (\(source.life.limit.settingText)), got"
+                    + " \(source.life.renewAfter.settingText): a connection must have logged in again"
+                    + " before the server ends it")
+        }
+        if user.userName.utf8.contains(where: { (0x41...0x5a).contains($0) }) {
+            error(
+                node.position,
+                "iam: wanted a user's name in lower case, got \(quoted(user.userName)): an IAM"
+                    + " user's name is its id, and AWS keeps ids in lower case; write user_name so")
+        }
+        // A user whose upstream is wrong has that of index 0, if there is one.
+        guard settings.upstreams.indices.contains(user.upstream) else { return }
+        let upstream = settings.upstreams[user.upstream]
+        if case .off = upstream.tls {
+            error(
+                node.position,
+                "iam: wanted TLS for upstream \(upstream.name), got tls: off: AWS takes tokens over"
+                    + " TLS only")
+        }
+        let isServerless = upstream.address.host.lowercased().split(separator: ".")
+            .contains("serverless")
+        if isServerless, isManagedByAWS(host: upstream.address.host), !source.isServerless {
+            warning(
+                node.position,
+                "iam: the address of upstream \(upstream.name) is a serverless cache's, whose tokens"
+                    + " must say so: add serverless: true")
+        }
+    }
+
+    /// `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`.
+    private func region(ofSecret id: String) -> String? {
+        let parts = id.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count >= 7, parts[0] == "arn", parts[2] == "secretsmanager",
+            AWSNames.isRegion(parts[3])
+        else { return nil }
+        return parts[3]
     }
 }
 

@@ -3,6 +3,7 @@
 //   threads …                     Settings                  log.level …      LogSettings
 //   upstreams.NAME.address …      UpstreamSettings          …tls.ca_file …   UpstreamTLSSettings
 //   users.NAME.upstream …         UserSettings              …credentials.…   CredentialSettings
+//   …credentials.iam.…            IAMSource                 …secrets_manager.…  SecretsManagerSource
 //   listeners[].address …         ListenerSettings          …identities[].…  IdentitySettings
 //
 // A key that is not here is refused; a key that is here is read, documented and tested.
@@ -172,8 +173,9 @@ extension UserSettings: Section {
                 "The name to log in with. Without it: the key of this user."
             ) { (word, root) throws(Unwanted) in root.userName = try aclUserName(word) },
             .structure(
-                "credentials", "a mapping with password_file or password_env", isRequired: true,
-                "Where the password comes from."),
+                "credentials",
+                "a mapping with one of password_file, password_env, iam and secrets_manager",
+                isRequired: true, "Where the password, or what stands in for it, comes from."),
             .structure(
                 "access_string", "the rules of an ACL user, such as on ~app:* -@all +@read",
                 "What the user is meant to be allowed on the server, as ACL SETUSER and ElastiCache"
@@ -205,6 +207,78 @@ struct CredentialSettings: Section {
             ) { (word, root) throws(Unwanted) in
                 root.sources.append(.passwordEnvironment(variable: try variableName(word)))
             },
+            .structure(
+                "iam", "a mapping with cache_name and so on",
+                "Tokens of AWS's IAM for ElastiCache and MemoryDB, signed with the AWS credentials"
+                    + " of this machine, container or environment."),
+            .structure(
+                "secrets_manager", "a mapping with secret_id and so on",
+                "A secret in AWS Secrets Manager, which is followed when it rotates."),
+        ]
+    }
+}
+
+extension IAMSource: Section {
+    static var defaults: IAMSource { IAMSource() }
+
+    static var settings: [Setting<IAMSource>] {
+        [
+            .scalar(
+                "cache_name", "the name of a cache, such as my-cache", nil, isRequired: true,
+                "The replication group's id, the serverless cache's or the MemoryDB cluster's name;"
+                    + " not an endpoint."
+            ) { (word, root) throws(Unwanted) in
+                if let advice = AWSNames.adviceAgainst(cacheName: word) {
+                    throw Unwanted(advice: advice)
+                }
+                root.cacheName = word
+            },
+            .choice("service", \.service, "Who checks the token."),
+            .scalar(
+                "serverless", "true or false", "\(IAMSource.defaults.isServerless)",
+                "Whether the cache is a serverless one of ElastiCache."
+            ) { (word, root) throws(Unwanted) in root.isServerless = try Bool(setting: word) },
+            .scalar(
+                "region", "a region such as us-east-1", nil,
+                "The cache's region. Without it: AWS_REGION, the AWS profile's, or this machine's."
+            ) { (word, root) throws(Unwanted) in root.region = try regionName(word) },
+            .duration(
+                "renew_after", \.life.renewAfter, .seconds(1)...(.seconds(86_400)),
+                "How long after its login a connection logs in again, with a new token."),
+            .duration(
+                "connection_limit", \.life.limit, .seconds(2)...(.seconds(86_400)),
+                "How long after a login the server ends a connection that has not logged in again."),
+        ]
+    }
+}
+
+extension SecretsManagerSource: Section {
+    static var defaults: SecretsManagerSource { SecretsManagerSource() }
+
+    static var settings: [Setting<SecretsManagerSource>] {
+        [
+            .scalar(
+                "secret_id", "the name or ARN of a secret", nil, isRequired: true,
+                "The secret: a plain text, which is the password, or a JSON object."
+            ) { (word, root) throws(Unwanted) in root.secretID = try plainText(word) },
+            .scalar(
+                "region", "a region such as us-east-1", nil,
+                "The secret's region. Without it: the ARN's, AWS_REGION, the AWS profile's, or this"
+                    + " machine's."
+            ) { (word, root) throws(Unwanted) in root.region = try regionName(word) },
+            .scalar(
+                "username_key", "a key", SecretsManagerSource.defaults.userNameKey,
+                "Where a JSON object has the ACL user's name, which goes over user_name; it need not"
+                    + " have one."
+            ) { (word, root) throws(Unwanted) in root.userNameKey = try plainText(word) },
+            .scalar(
+                "password_key", "a key", SecretsManagerSource.defaults.passwordKey,
+                "Where a JSON object has the password."
+            ) { (word, root) throws(Unwanted) in root.passwordKey = try plainText(word) },
+            .duration(
+                "refresh_every", \.refreshEvery, .seconds(1)...(.seconds(86_400)),
+                "How often the secret is looked at, give or take a tenth. A refused login has it"
+                    + " looked at at once."),
         ]
     }
 }
@@ -259,6 +333,13 @@ func aclUserName(_ word: String) throws(Unwanted) -> String {
     }
     guard !word.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7f }) else {
         throw Unwanted(advice: "a name has no spaces and no control characters")
+    }
+    return word
+}
+
+private func regionName(_ word: String) throws(Unwanted) -> String {
+    guard AWSNames.isRegion(word) else {
+        throw Unwanted(advice: "a region's name has lower-case letters, digits and hyphens")
     }
     return word
 }

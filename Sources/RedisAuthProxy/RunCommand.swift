@@ -1,3 +1,4 @@
+import AWS
 import ArgumentParser
 import Configuration
 import Credentials
@@ -94,13 +95,22 @@ extension Settings {
         }
     }
 
-    /// The users as the credential store wants them.
-    var credentialUsers: [CredentialStore.User] {
-        users.enumerated().map { position, user in
+    /// A store for all users, not started. Call it before other threads exist: it reads AWS's
+    /// variables if somebody needs them.
+    ///
+    /// - Throws: when AWS's shared files cannot be used.
+    func credentialStore(_ environment: PasswordEnvironment, logger: Logger)
+        throws(AWSFailure) -> CredentialStore
+    {
+        let users = users.enumerated().map { position, user in
             CredentialStore.User(
                 index: UserIndex(position), name: user.name, userName: user.userName,
                 source: user.credentials)
         }
+        let sources = users.map(\.source)
+        let aws =
+            sources.contains(where: \.needsAWS) ? try AWSCredentials(for: sources) : nil
+        return CredentialStore(users: users, environment: environment, aws: aws, logger: logger)
     }
 }
 
@@ -130,11 +140,18 @@ func start(
     _ settings: Settings, environment: PasswordEnvironment = PasswordEnvironment(),
     logger: Logger, whenReady: ([[SocketAddress]]) -> Void
 ) throws {
-    let store = CredentialStore(
-        users: settings.credentialUsers, environment: environment, logger: logger)
+    let store: CredentialStore
+    do throws(AWSFailure) {
+        store = try settings.credentialStore(environment, logger: logger)
+    } catch {
+        logger.critical("\(error.reason)")
+        throw Exit.configuration.code
+    }
     defer { store.stop() }
     do {
         try store.start()
+        // So that the first clients need not wait; without AWS they do, and files do not.
+        store.waitForAWS(atMost: .seconds(2))
         _ = try serve(settings, credentials: store, logger: logger, whenReady: whenReady)
     } catch let error as CredentialStore.StartFailure {
         logger.critical("\(error.reason)")

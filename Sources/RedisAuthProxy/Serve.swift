@@ -121,12 +121,9 @@ extension UpstreamTarget {
 
 extension UpstreamUser {
     fileprivate init(_ user: UserSettings) {
-        let source =
-            switch user.credentials {
-            case .passwordFile(let path): "password_file \(path)"
-            case .passwordEnvironment(let variable): "password_env \(variable)"
-            }
-        self.init(name: user.name, userName: user.userName, source: source, target: user.upstream)
+        self.init(
+            name: user.name, userName: user.userName, source: "\(user.credentials)",
+            target: user.upstream)
     }
 }
 

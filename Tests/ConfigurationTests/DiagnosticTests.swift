@@ -37,8 +37,8 @@ import Testing
                     + " write the unit, for example 5s",
                 "c.yaml:9:15: error: wanted an upstream that exists, got \"cash\":"
                     + " the names are cache",
-                "c.yaml:10:18: error: credentials of app: wanted either password_file or"
-                    + " password_env, got both",
+                "c.yaml:10:18: error: credentials of app: wanted one of password_file, password_env,"
+                    + " iam and secrets_manager, got 2",
                 "c.yaml:14:16: error: any: wanted true, got \"yes\": write true or false",
                 "c.yaml:14:27: error: wanted a user that exists, got \"ap\": did you mean app?",
                 "c.yaml:15:15: error: level: wanted trace, debug, info, notice, warning, error,"
@@ -122,8 +122,8 @@ import Testing
         let found = problems(good.replacing("{ password_file: /run/secrets/app }", with: "{}"))
         #expect(
             found == [
-                "c.yaml:7:18: error: credentials of app: wanted either password_file or"
-                    + " password_env, got none"
+                "c.yaml:7:18: error: credentials of app: wanted one of password_file, password_env,"
+                    + " iam and secrets_manager, got none"
             ])
     }
 

@@ -1,3 +1,4 @@
+import AWS
 import ArgumentParser
 import Configuration
 import Credentials
@@ -8,6 +9,9 @@ import Transport
 
 /// `doctor`: whether each user can be logged in, step by step.
 struct DoctorCommand: ParsableCommand {
+    /// How long AWS may take to answer for every user that needs it.
+    static let awsPatience: Duration = .seconds(20)
+
     enum Format: String, ExpressibleByArgument, CaseIterable {
         case text
         case json
@@ -64,10 +68,16 @@ struct DoctorCommand: ParsableCommand {
         // What the store has to say is said here, in the steps.
         let logger = Log.make("doctor", level: .critical, format: settings.log.format)
         let environment = PasswordEnvironment.take(settings.passwordVariables)
-        let store = CredentialStore(
-            users: settings.credentialUsers, environment: environment, logger: logger)
+        let store: CredentialStore
+        do throws(AWSFailure) {
+            store = try settings.credentialStore(environment, logger: logger)
+        } catch {
+            complain(error.reason)
+            throw Exit.configuration.code
+        }
         do {
             try store.start()
+            store.waitForAWS(atMost: Self.awsPatience)
         } catch {
             complain("\(error.reason)")
             throw Exit.system.code
