@@ -40,6 +40,31 @@ package struct Credential: Sendable, Equatable {
     }
 }
 
+extension Credential {
+    /// What a server said, without what it repeats of the secret.
+    ///
+    /// A server without HELLO answers a login with `ERR unknown command …, with args beginning with:`
+    /// and up to 128 bytes of the arguments (Redis, server.c, rejectCommand).
+    package func redacting(_ reply: String) -> String {
+        let text = reply.utf8
+        let pieces = reply.split(
+            separator: ", with args", maxSplits: 1, omittingEmptySubsequences: false)
+        if pieces.count > 1 { return "\(pieces[0]) (the rest is not shown)" }
+        let repeats = secret.withBytes { secret in
+            // A part of a long one is enough to look like it.
+            let part = secret.prefix(8)
+            guard !part.isEmpty, part.count <= text.count else { return false }
+            var start = text.startIndex
+            while start != text.endIndex {
+                if text[start...].starts(with: part) { return true }
+                text.formIndex(after: &start)
+            }
+            return false
+        }
+        return repeats ? "(not shown, because it repeats the password)" : reply
+    }
+}
+
 extension Credential: CustomStringConvertible {
     package var description: String { "\(userName) <secret>" }
 }

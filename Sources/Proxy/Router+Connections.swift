@@ -89,7 +89,9 @@ extension Router {
             return
         case .reply(let end) where framer.type == UInt8(ascii: "-"):
             let text = printable(UnsafeRawBufferPointer(rebasing: reply[1..<end]))
-            report(.loginRefused(upstream.pointee.facts, reply: text))
+            let credential = credentials[upstream.pointee.user.rawValue]?.credential
+            let shown = credential?.redacting(text) ?? text
+            report(.loginRefused(upstream.pointee.facts, reply: shown))
             upstream.pointee.loginReply.removeAll()
             upstream.pointee.lastFailure = .refused
             actions.append(.refreshCredential(upstream.pointee.user))
