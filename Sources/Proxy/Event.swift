@@ -69,6 +69,8 @@ package enum CloseReason: Sendable, Equatable {
     case slowReader
     /// An upload that brought nothing more held a connection that others waited for.
     case stalledUpload
+    /// A reload left no rule that makes the client what it was.
+    case noLongerAdmitted
     case drained
     case drainTimeout
     /// It did not log in in time.

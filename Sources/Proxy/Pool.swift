@@ -7,7 +7,7 @@
 //     route 0:  RESP2 db 0   RESP3 db 0   RESP2 db 5 …      a pool each: `connectionsPerPool` shared
 //     route 1:  RESP2 db 0   RESP3 db 0                     places, and spare connections
 //
-// The pools of database 0 exist from the start. Another comes into being when the server has let a
+// The pools of database 0 exist as long as their route. Another comes into being when the server has let a
 // session select its database, so there are no more of them than the server has databases.
 
 /// What the sessions of one pool have in common.

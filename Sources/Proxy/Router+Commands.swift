@@ -567,12 +567,14 @@ extension Router {
             if isUnused && wasUnused[pool] { closeShared(pool) }
             wasUnused[pool] = isUnused
         }
+        for route in routes.indices where isRetired[route] { closeUnneeded(route) }
     }
 
     /// Closes the shared connections of a pool without sessions, but for those that stand ready for
     /// the next client.
-    private func closeShared(_ pool: Int) {
-        guard pools[pool].database != 0 || pools[pool].protocolVersion != 2 else { return }
+    func closeShared(_ pool: Int) {
+        let isFirst = pools[pool].database == 0 && pools[pool].protocolVersion == 2
+        guard !isFirst || isRetired[pools[pool].route] else { return }
         let first = firstShared(pool)
         for upstream in shared[first..<first + limits.connectionsPerPool]
         where upstream.pointee.state == .ready && upstream.pointee.queue.isEmpty {

@@ -178,6 +178,9 @@ extension Router {
         switch verdict {
         case .refused:
             outcome = answerLogin(session, ClientError.wrongPassword.reply, login)
+        case .accepted(let route) where isRetired[route]:
+            // Right when it was judged, and no longer.
+            outcome = answerLogin(session, ClientError.wrongPassword.reply, login)
         case .accepted(let route):
             if let refusal = take(route, session) {
                 outcome = answerLogin(session, refusal.reply, login)

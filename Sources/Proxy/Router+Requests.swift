@@ -11,6 +11,7 @@ extension Router {
     ///
     /// - Parameter mayLogIn: a login of its own is verified, and may lead to another route.
     package func openSession(route: Int, mayLogIn: Bool = false) -> SessionRef {
+        precondition(!isRetired[route], "a session for a route that is retired")
         let pool = pool(route: route, 2, database: 0)
         poolSessions[pool] += 1
         let session = makeSession(route: route, pool: pool, prefersOwn: routes[route].isDedicated)
@@ -540,6 +541,7 @@ extension Router {
         guard session.pointee.phase != .gone else { return }
         if session.pointee.lane == .own { giveUpOwn(session) }
         session.pointee.phase = .gone
+        session.pointee.closeReason = reason
         session.pointee.input.removeAll()
         session.pointee.input.release()
         session.pointee.output.removeAll()

@@ -96,11 +96,18 @@ extension Route {
 /// See the head of this file. Used on one thread.
 package final class Router {
     let limits: Limits
-    let routes: [Route]
+    /// By number. Grows (`addRoute`), and what is in it stays.
+    var routes: [Route] = []
+    /// By route: no session is opened for it any more.
+    var isRetired: [Bool] = []
+    /// By route: its pool of RESP2 and database 0; that of RESP3 is the next.
+    var firstPools: [Int] = []
     /// By route: the name under which shared connections appear in CLIENT LIST.
-    let sharedNames: [[UInt8]]
+    var sharedNames: [[UInt8]] = []
     /// By route: the same of own connections whose client has not said its own. Empty: none.
-    let ownNames: [[UInt8]]
+    var ownNames: [[UInt8]] = []
+    /// What those names begin with.
+    let clientName: String
     var random: RandomSource
 
     package internal(set) var now = Instant(nanoseconds: 0)
@@ -113,7 +120,7 @@ package final class Router {
     /// By user: the databases that it may select.
     var databases: [Set<Int>]
 
-    /// For each route RESP2 then RESP3 of database 0; then others, as they are needed.
+    /// For each route RESP2 then RESP3 of database 0 (`firstPools`); others as they are needed.
     var pools: [Pool] = []
     var otherPools: [Pool: Int] = [:]
     /// By pool: how many sessions are in it, and whether it had none at the last `trim`.
@@ -181,9 +188,7 @@ package final class Router {
         seed: UInt64
     ) {
         self.limits = limits
-        self.routes = routes
-        ownNames = routes.map { $0.name(behind: clientName) }
-        sharedNames = ownNames.map { $0.isEmpty ? Array(clientName.utf8) : $0 }
+        self.clientName = clientName
         random = RandomSource(seed: seed)
         credentials = Array(repeating: nil, count: userCount)
         permissions = Array(repeating: [], count: userCount)
@@ -194,11 +199,7 @@ package final class Router {
         dirtySessions.reserveCapacity(1024)
         dirtyUpstreams.reserveCapacity(64)
         runnable.reserveCapacity(1024)
-        for index in routes.indices {
-            for version in [2, 3] as [UInt8] {
-                addPool(Pool(route: index, protocolVersion: version, database: 0))
-            }
-        }
+        for route in routes { addRoute(route) }
     }
 
     deinit {
@@ -267,7 +268,7 @@ package final class Router {
     // MARK: Pools
 
     @discardableResult
-    private func addPool(_ pool: Pool) -> Int {
+    func addPool(_ pool: Pool) -> Int {
         pools.append(pool)
         poolSessions.append(0)
         wasUnused.append(false)
@@ -282,7 +283,7 @@ package final class Router {
 
     /// Index of a pool, which is made if there is none like it.
     func pool(route: Int, _ version: UInt8, database: Int) -> Int {
-        if database == 0 { return route &* 2 &+ Int(version) &- 2 }
+        if database == 0 { return firstPools[route] &+ Int(version) &- 2 }
         let pool = Pool(route: route, protocolVersion: version, database: database)
         if let index = otherPools[pool] { return index }
         let index = addPool(pool)

@@ -1,0 +1,83 @@
+// Routes that come and go while the router runs.
+//
+//     addRoute ──► in use ──── retire ──► retired: no new session; its connections close as they
+//                    ▲                       │     are no longer needed, and it costs two idle places
+//                    └──────── revive ───────┘
+//
+// Routes and users are numbers that sessions, connections and other threads hold, so that none is ever
+// given to another: tables only grow. Rejected: numbering anew and translating what is held, which has
+// to be right in every place at once. A route that comes back is revived, so that the tables are as long
+// as the different rules that there ever were.
+//
+// Invariant: nothing that belongs to a session that stays is touched by a route that comes or goes.
+
+package import Identity
+
+extension Router {
+    /// Appends a route, for `openSession`.
+    ///
+    /// - Returns: its number, one above the last.
+    @discardableResult
+    package func addRoute(_ route: Route) -> Int {
+        let number = routes.count
+        routes.append(route)
+        isRetired.append(false)
+        let name = route.name(behind: clientName)
+        ownNames.append(name)
+        sharedNames.append(name.isEmpty ? Array(clientName.utf8) : name)
+        firstPools.append(pools.count)
+        for version in [2, 3] as [UInt8] {
+            addPool(Pool(route: number, protocolVersion: version, database: 0))
+        }
+        return number
+    }
+
+    /// Appends a user that routes can name; its credential is not fetched yet.
+    package func addUser() -> UserIndex {
+        credentials.append(nil)
+        permissions.append([])
+        databases.append([])
+        return UserIndex(credentials.count - 1)
+    }
+
+    /// No session is opened for this route from now on. Those that are there stay; `end` them if they
+    /// shall not.
+    package func retire(route: Int) {
+        isRetired[route] = true
+        closeUnneeded(route)
+        settle()
+    }
+
+    /// Sessions may be opened for this route again.
+    package func revive(route: Int) {
+        isRetired[route] = false
+    }
+
+    /// Ends, at once, every session for which `isOver` holds; what it is owed is dropped.
+    package func endSessions(where isOver: (SessionRef) -> Bool) {
+        // Collected first: the end of one may be the end of others.
+        var over: [SessionRef] = []
+        var next = firstSession
+        while let session = next {
+            next = session.pointee.next
+            if isOver(session) { over.append(session) }
+        }
+        for session in over { end(session, .noLongerAdmitted) }
+        settle()
+        for route in routes.indices where isRetired[route] { closeUnneeded(route) }
+    }
+
+    /// Closes what a retired route holds ready and has no use for. Whatever still owes something is
+    /// closed by a later `trim`.
+    func closeUnneeded(_ route: Int) {
+        for pool in pools.indices where pools[pool].route == route {
+            while let upstream = spare[pool].popLast() {
+                upstream.pointee.state = .gone
+                actions.append(.disconnect(upstream))
+                deadUpstreams.append(upstream)
+            }
+            unneeded[pool] = 0
+            if poolSessions[pool] == 0 { closeShared(pool) }
+        }
+    }
+}
