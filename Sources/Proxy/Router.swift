@@ -85,7 +85,7 @@ package struct Route: Sendable {
 
 extension Route {
     /// `proxy:principal`, in what a server takes for a name; empty without a principal.
-    fileprivate func name(behind proxy: String) -> [UInt8] {
+    func name(behind proxy: String) -> [UInt8] {
         guard !principal.isEmpty else { return [] }
         return "\(proxy):\(principal)".utf8.prefix(128).map {
             $0 >= 0x21 && $0 <= 0x7e ? $0 : UInt8(ascii: "_")

@@ -29,7 +29,8 @@ struct RunCommand: ParsableCommand {
             one user of one server. A flag goes over the environment, the environment over the \
             file. `redis-auth-proxy check --help` lists every key of the file.
 
-            Runs in the foreground and logs to standard error. SIGTERM and SIGINT drain: no new \
+            Runs in the foreground and logs to standard error. SIGHUP reads the configuration again \
+            and goes over to it if it is valid. SIGTERM and SIGINT drain: no new \
             clients, replies that are owed are delivered for at most --drain-timeout, then exit 0.
 
             EXAMPLES
@@ -57,7 +58,7 @@ struct RunCommand: ParsableCommand {
             complain(error)
             throw Exit.configuration.code
         }
-        try prepareProcess()
+        try prepareProcess(blocking: [SIGTERM, SIGINT, SIGHUP])
         let settings = loaded.settings
         let logger = Log.make(
             "redis-auth-proxy", level: settings.log.level, format: settings.log.format)
@@ -74,7 +75,10 @@ struct RunCommand: ParsableCommand {
         }
         guard missing.isEmpty else { throw Exit.configuration.code }
 
-        try start(settings, environment: environment, logger: logger) { addresses in
+        let load: () throws(InvalidConfiguration) -> LoadedSettings = {
+            () throws(InvalidConfiguration) in try options.load(checksFiles: false)
+        }
+        try start(settings, load: load, environment: environment, logger: logger) { addresses in
             for (listener, bound) in zip(settings.listeners, addresses) {
                 var listener = listener
                 // Port 0 became a real one.
@@ -95,23 +99,31 @@ extension Settings {
         }
     }
 
-    /// A store for all users, not started. Call it before other threads exist: it reads AWS's
-    /// variables if somebody needs them.
-    ///
-    /// - Throws: when AWS's shared files cannot be used.
-    func credentialStore(_ environment: PasswordEnvironment, logger: Logger)
-        throws(AWSFailure) -> CredentialStore
-    {
-        let users = users.enumerated().map { position, user in
+    /// The users as the credential store wants them, in the order of their names.
+    var credentialUsers: [CredentialStore.User] {
+        credentialUsers(numbered: users.indices.map { UserIndex($0) })
+    }
+
+    /// - Parameter numbers: what each user is known by where its credential is used.
+    func credentialUsers(numbered numbers: [UserIndex]) -> [CredentialStore.User] {
+        zip(users, numbers).map { user, number in
             CredentialStore.User(
-                index: UserIndex(position), name: user.name, userName: user.userName,
+                index: number, name: user.name, userName: user.userName,
                 source: user.credentials)
         }
-        let sources = users.map(\.source)
-        let aws =
-            sources.contains(where: \.needsAWS) ? try AWSCredentials(for: sources) : nil
-        return CredentialStore(users: users, environment: environment, aws: aws, logger: logger)
     }
+}
+
+/// A store for these users, not started. Reads AWS's variables if somebody needs them: nobody may
+/// change the environment meanwhile, as nobody does once it is known which passwords are in it.
+///
+/// - Throws: when AWS's shared files cannot be used.
+func credentialStore(
+    _ users: [CredentialStore.User], _ environment: PasswordEnvironment, logger: Logger
+) throws(AWSFailure) -> CredentialStore {
+    let sources = users.map(\.source)
+    let aws = sources.contains(where: \.needsAWS) ? try AWSCredentials(for: sources) : nil
+    return CredentialStore(users: users, environment: environment, aws: aws, logger: logger)
 }
 
 /// What every process that holds credentials does first, before any thread exists: no core files, no
@@ -134,25 +146,28 @@ func prepareProcess(blocking signals: [Int32] = [SIGTERM, SIGINT]) throws {
 /// Reads the credentials and serves until SIGTERM or SIGINT; says why if it cannot.
 ///
 /// - Parameters:
+///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
 ///   - environment: the passwords of users with password_env.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 func start(
-    _ settings: Settings, environment: PasswordEnvironment = PasswordEnvironment(),
+    _ settings: Settings,
+    load: (() throws(InvalidConfiguration) -> LoadedSettings)? = nil,
+    environment: PasswordEnvironment = PasswordEnvironment(),
     logger: Logger, whenReady: ([[SocketAddress]]) -> Void
 ) throws {
-    let store: CredentialStore
-    do throws(AWSFailure) {
-        store = try settings.credentialStore(environment, logger: logger)
-    } catch {
+    let credentials = LiveCredentials { users throws(AWSFailure) in
+        try credentialStore(users, environment, logger: logger)
+    }
+    defer { credentials.stop() }
+    do {
+        let users = settings.credentialUsers
+        credentials.follow(try credentials.prepare(users), users)
+        _ = try serve(
+            settings, load: load, environment: environment, credentials: credentials,
+            logger: logger, whenReady: whenReady)
+    } catch let error as AWSFailure {
         logger.critical("\(error.reason)")
         throw Exit.configuration.code
-    }
-    defer { store.stop() }
-    do {
-        try store.start()
-        // So that the first clients need not wait; without AWS they do, and files do not.
-        store.waitForAWS(atMost: .seconds(2))
-        _ = try serve(settings, credentials: store, logger: logger, whenReady: whenReady)
     } catch let error as CredentialStore.StartFailure {
         logger.critical("\(error.reason)")
         throw Exit.system.code

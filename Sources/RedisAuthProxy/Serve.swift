@@ -1,7 +1,7 @@
 // From settings to a running proxy: the one place where the control plane and the data plane meet.
 //
-//     Settings ──► ServerConfiguration ──► Server ◄── snapshots ── CredentialStore
-//                                             └────── refresh ────────►
+//     Settings ──► ServerConfiguration ──► Server ◄── snapshots ── LiveCredentials ◄── CredentialStore
+//                                             └────── refresh ────────►     └────── refresh ───►
 
 import Configuration
 import Credentials
@@ -14,16 +14,20 @@ import Transport
 
 /// Runs the data plane until SIGTERM or SIGINT, then drains it.
 ///
-/// The calling thread must have blocked both signals before any other thread was started.
+/// The calling thread must have blocked both signals, and SIGHUP if there is a `load`, before any
+/// other thread was started.
 /// - Parameters:
-///   - credentials: started already, so that every user has a first snapshot.
+///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
+///   - credentials: in use already, so that every user has a first snapshot.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 /// - Returns: how many sessions had to be ended because `drain_timeout` passed.
 /// - Throws: `ServerError`, `TLSContextError`, or `SystemError` if there is no descriptor for
 ///   signals.
 func serve(
     _ settings: Settings,
-    credentials: CredentialStore,
+    load: (() throws(InvalidConfiguration) -> LoadedSettings)?,
+    environment: PasswordEnvironment,
+    credentials: LiveCredentials,
     logger: Logger,
     whenReady: ([[SocketAddress]]) -> Void
 ) throws -> Int {
@@ -38,7 +42,13 @@ func serve(
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
     whenReady(server.addresses)
 
-    let shutdown = try Shutdown(of: server, within: settings.drainTimeout, logger: logger)
+    let reload = load.map {
+        Reload(
+            of: settings, load: $0, environment: environment, server: server,
+            credentials: credentials, logger: logger)
+    }
+    let shutdown = try Shutdown(
+        of: server, within: settings.drainTimeout, onHangup: reload.map { $0.run }, logger: logger)
     let ended = try shutdown.wait()
     if ended > 0 {
         logger.warning(
@@ -130,23 +140,28 @@ extension UpstreamUser {
 extension Listener {
     fileprivate init(_ listener: ListenerSettings) throws {
         var options = ListenOptions()
-        let endpoint: Endpoint
-        switch listener.address {
-        case .tcp(let address, let port):
-            endpoint = .tcp(host: address, port: port)
-        case .unix(let path):
-            endpoint = .unix(path: path)
+        if case .unix = listener.address {
             options.unixMode = UInt32(listener.socketMode.bits)
             options.unixUser = try listener.socketOwner.map(Account.userID)
             options.unixGroup = try listener.socketGroup.map(Account.groupID)
         }
         self.init(
-            endpoint: endpoint,
+            endpoint: listener.endpoint,
             options: options,
             rules: listener.identities,
             acceptsAnyLogin: listener.acceptAnyLogin,
             isDedicated: listener.mode == .dedicated
         )
+    }
+}
+
+extension ListenerSettings {
+    /// Where it is bound.
+    var endpoint: Endpoint {
+        switch address {
+        case .tcp(let address, let port): .tcp(host: address, port: port)
+        case .unix(let path): .unix(path: path)
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //
 //     running ── SIGTERM or SIGINT ──► draining ── every session has ended ──────┐
 //                                         ├── drain_timeout has passed ──────────┼──► stopped
-//                                         └── a second SIGTERM or SIGINT ────────┘
+//        └── SIGHUP ──► reload ──┐        └── a second SIGTERM or SIGINT ────────┘
+//        ▲───────────────────────┘
 
 import Glibc
 import Logging
@@ -16,6 +17,8 @@ final class Shutdown {
 
     private let server: Server
     private let drainTimeout: UInt64
+    /// Runs while nothing is drained; nil leaves SIGHUP alone.
+    private let onHangup: (() -> Void)?
     private let logger: Logger
     private let loop: EventLoop
     private let timer = UnsafeMutablePointer<TimerWatcher>.allocate(capacity: 1)
@@ -23,8 +26,12 @@ final class Shutdown {
     private var deadline: UInt64?
 
     /// - Throws: `SystemError` if there is no descriptor for the loop.
-    init(of server: Server, within drainTimeout: Duration, logger: Logger) throws(SystemError) {
+    init(
+        of server: Server, within drainTimeout: Duration, onHangup: (() -> Void)? = nil,
+        logger: Logger
+    ) throws(SystemError) {
         self.server = server
+        self.onHangup = onHangup
         self.logger = logger
         let (seconds, attoseconds) = drainTimeout.components
         self.drainTimeout =
@@ -43,8 +50,13 @@ final class Shutdown {
     ///
     /// - Returns: how many sessions had to be ended with replies still owed.
     func wait() throws(SystemError) -> Int {
-        let signals = try SignalWatcher(loop: loop, signals: [SIGTERM, SIGINT]) { [unowned self] in
-            didReceive($0 == SIGTERM ? "SIGTERM" : "SIGINT")
+        let handled = [SIGTERM, SIGINT] + (onHangup == nil ? [] : [SIGHUP])
+        let signals = try SignalWatcher(loop: loop, signals: handled) { [unowned self] number in
+            if number == SIGHUP {
+                if deadline == nil { onHangup?() }
+            } else {
+                didReceive(number == SIGTERM ? "SIGTERM" : "SIGINT")
+            }
         }
         timer.pointee.prepare(
             loop: loop,

@@ -19,6 +19,7 @@ import Transport
 /// What other threads tell the acceptor.
 enum AcceptorMessage: Sendable {
     case stop
+    case follow(Succession)
 }
 
 /// A client that was let in, on its way to a worker, whom its descriptor belongs to from then on.
@@ -54,10 +55,10 @@ final class Acceptor {
 
     private let mailbox: Mailbox<AcceptorMessage>
     private let workers: [WorkerHandle]
-    private let maximumSessions: Int
-    private let configuration: ServerConfiguration
-    private let identification: Identification
-    private let counts: SessionCounts
+    private var maximumSessions: Int
+    private var configuration: ServerConfiguration
+    private var identification: Identification
+    private var counts: SessionCounts
     private let logger: Logger
     private let loop: EventLoop
     private var doors: [UnsafeMutablePointer<Door>] = []
@@ -89,11 +90,15 @@ final class Acceptor {
         timer.initialize(to: TimerWatcher())
         leavingTimer = .allocate(capacity: 1)
         leavingTimer.initialize(to: TimerWatcher())
-        for (socket, listener) in sockets {
-            let door = UnsafeMutablePointer<Door>.allocate(capacity: 1)
-            door.initialize(to: Door(socket: socket, listener: listener, acceptor: self))
-            doors.append(door)
-        }
+        for (socket, listener) in sockets { add(socket, listener) }
+    }
+
+    @discardableResult
+    private func add(_ socket: ListeningSocket, _ listener: Int) -> UnsafeMutablePointer<Door> {
+        let door = UnsafeMutablePointer<Door>.allocate(capacity: 1)
+        door.initialize(to: Door(socket: socket, listener: listener, acceptor: self))
+        doors.append(door)
+        return door
     }
 
     deinit {
@@ -108,7 +113,14 @@ final class Acceptor {
     }
 
     func run() {
-        mailbox.attach(to: loop) { [unowned self] _ in loop.stop() }
+        mailbox.attach(to: loop) { [unowned self] messages in
+            for message in messages {
+                switch message {
+                case .stop: loop.stop()
+                case .follow(let succession): follow(succession)
+                }
+            }
+        }
         timer.pointee.prepare(
             loop: loop,
             callback: { owner in
@@ -123,17 +135,7 @@ final class Acceptor {
             },
             owner: Unmanaged.passUnretained(self).toOpaque()
         )
-        for door in doors {
-            door.pointee.watcher.prepare(
-                loop: loop,
-                descriptor: door.pointee.socket.descriptor,
-                callback: { owner, _ in
-                    let door = owner.assumingMemoryBound(to: Door.self)
-                    door.pointee.acceptor.accept(door)
-                },
-                owner: UnsafeMutableRawPointer(door)
-            )
-        }
+        for door in doors { prepare(door) }
         open()
         loop.run()
         timer.pointee.stop()
@@ -145,6 +147,41 @@ final class Acceptor {
             door.pointee.socket.close()
         }
         mailbox.close()
+    }
+
+    private func prepare(_ door: UnsafeMutablePointer<Door>) {
+        door.pointee.watcher.prepare(
+            loop: loop,
+            descriptor: door.pointee.socket.descriptor,
+            callback: { owner, _ in
+                let door = owner.assumingMemoryBound(to: Door.self)
+                door.pointee.acceptor.accept(door)
+            },
+            owner: UnsafeMutableRawPointer(door)
+        )
+    }
+
+    /// Goes over to another configuration, and then sends the workers there: whom this let in by
+    /// the old one is with a worker before that worker looks at everybody again.
+    private func follow(_ succession: Succession) {
+        configuration = succession.configuration
+        identification = succession.identification
+        counts = succession.counts
+        maximumSessions = succession.maximumSessions
+        doors.removeAll { door in
+            guard !configuration.isOpen(listener: door.pointee.listener) else { return false }
+            door.pointee.watcher.stop()
+            door.pointee.socket.close()
+            door.deinitialize(count: 1)
+            door.deallocate()
+            return true
+        }
+        for (socket, listener) in succession.sockets {
+            let door = add(socket, listener)
+            prepare(door)
+            if !timer.pointee.isActive { door.pointee.watcher.start(.read) }
+        }
+        for worker in workers { worker.mailbox.post(.follow(succession)) }
     }
 
     private func open() {
@@ -189,7 +226,7 @@ final class Acceptor {
     /// Nothing holds for this client: it gets no further.
     private func refuse(_ descriptor: Int32, _ finding: Identification.Finding, listener: Int) {
         sendAway(descriptor, Self.stranger)
-        counts.refused.add(1, ordering: .relaxed)
+        counts.refused.add()
         let client = finding.client
         let endpoint = configuration.listeners[listener].endpoint
         func metadata() -> Logger.Metadata {
@@ -200,7 +237,7 @@ final class Acceptor {
             }
             if let processID = client.processID { metadata["pid"] = "\(processID)" }
             if let doubt = finding.doubt { metadata["not_identified"] = "\(doubt)" }
-            metadata["refused"] = "\(counts.refused.load(ordering: .relaxed))"
+            metadata["refused"] = "\(counts.refused.count)"
             return metadata
         }
         let who = client.userID.map { "uid \($0)" } ?? client.address?.description ?? ""
@@ -216,12 +253,12 @@ final class Acceptor {
         listener: Int
     ) -> Arrival? {
         let finding = identification.identify(descriptor, from: address, listener: listener)
-        let first = configuration.firstRoutes[listener]
+        let numbers = configuration.routesOfListener[listener]
         var route: Int?
         let logins: [Int]
         switch configuration.listeners[listener].rules.admission(of: finding.client) {
         case .admitted(let rule, let candidates):
-            route = first + rule
+            route = numbers[rule]
             logins = candidates
         case .mustLogIn(let candidates):
             logins = candidates
@@ -249,7 +286,7 @@ final class Acceptor {
             listener: listener,
             client: client,
             route: route,
-            logins: logins.map { first + $0 }
+            logins: logins.map { numbers[$0] }
         )
     }
 

@@ -24,7 +24,8 @@ package struct SessionFigures: Sendable {
 
 /// Writes a worker's events; used on its thread.
 package struct EventLog {
-    private let configuration: ServerConfiguration
+    /// May be replaced by one in which the numbers of this mean the same.
+    package var configuration: ServerConfiguration
     private let logger: Logger
     private var lines = RepeatedLines()
 

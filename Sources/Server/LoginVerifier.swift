@@ -46,6 +46,7 @@ final class LoginVerifier: Sendable {
 
     fileprivate enum Message: Sendable {
         case trial(LoginTrial)
+        case follow([Login?])
         case stop
     }
 
@@ -68,7 +69,7 @@ final class LoginVerifier: Sendable {
         readPassword: @escaping PasswordReader,
         logger: Logger
     ) throws(SystemError) {
-        let logins = routes.map(\.rule.login)
+        let logins = routes.map(\.login)
         let shared = shared
         let started = try Thread.start(name: "logins") {
             do throws(SystemError) {
@@ -91,6 +92,11 @@ final class LoginVerifier: Sendable {
         trial.answer(nil)
     }
 
+    /// Judges by these rules from now on; their numbers are those of before, and more.
+    func follow(_ routes: [NumberedRule]) {
+        shared.mailbox.post(.follow(routes.map(\.login)))
+    }
+
     /// Ends the thread and waits for it: for the one hash that it is at. May be called twice.
     func stop() {
         shared.isStopping.store(true, ordering: .relaxed)
@@ -103,6 +109,11 @@ final class LoginVerifier: Sendable {
     }
 }
 
+extension NumberedRule {
+    /// What can be logged in with; nothing once the rule is retired.
+    fileprivate var login: Login? { isRetired ? nil : rule.login }
+}
+
 extension LoginTrial {
     /// - Parameter route: what the client becomes; nil: it is refused.
     func answer(_ route: Int?) {
@@ -113,7 +124,7 @@ extension LoginTrial {
 
 /// The part of the verifier that its thread owns.
 private final class LoginDesk {
-    private let logins: [Login?]
+    private var logins: [Login?]
     private let readPassword: PasswordReader
     private let logger: Logger
     private let shared: LoginVerifier.Shared
@@ -153,6 +164,7 @@ private final class LoginDesk {
             for message in messages {
                 switch message {
                 case .trial(let trial): receive(trial)
+                case .follow(let logins): self.logins = logins
                 case .stop: loop.stop()
                 }
             }

@@ -35,9 +35,16 @@ package final class Server: Sendable {
     private let acceptor = Mailbox<AcceptorMessage>()
     private let threads: Mutex<[Thread]>
     private let resolver: Resolver
-    private let counts: SessionCounts
-    /// nil: no rule has a login.
-    private let verifier: LoginVerifier?
+    /// What is in use, and changes with `follow`.
+    private struct Current {
+        var configuration: ServerConfiguration
+        var counts: SessionCounts
+        /// nil: no rule has had a login.
+        var verifier: LoginVerifier?
+    }
+    private let current: Mutex<Current>
+    private let logger: Logger
+    private let readPassword: PasswordReader
 
     /// Binds all listeners, then starts the threads.
     ///
@@ -84,9 +91,11 @@ package final class Server: Sendable {
             for (socket, _) in sockets { socket.close() }
             throw .system(error, doing: "cannot identify clients")
         }
-        self.verifier = verifier
+        self.logger = logger
+        self.readPassword = readPassword
         let counts = SessionCounts(configuration)
-        self.counts = counts
+        current = Mutex(
+            Current(configuration: configuration, counts: counts, verifier: verifier))
         resolver = Resolver()
         workers = (0..<configuration.threads).map { _ in WorkerHandle() }
         for (index, snapshot) in credentials.enumerated() {
@@ -205,7 +214,83 @@ package final class Server: Sendable {
     }
 
     /// Clients that no identity rule let in, since the start.
-    package var refusedCount: Int { counts.refused.load(ordering: .relaxed) }
+    package var refusedCount: Int { current.withLock { $0.counts.refused.count } }
+
+    // MARK: Another configuration
+
+    /// Does everything about another configuration that can fail: binds the listeners that are new,
+    /// and finds out whether clients can be identified. Changes nothing yet.
+    ///
+    /// Asks the resolver where an endpoint has a name, and blocks meanwhile. Not from two threads
+    /// at once.
+    package func prepare(_ next: ServerConfiguration) throws(ServerError) -> Succession {
+        let old = current.withLock { $0 }
+        let (configuration, users) = old.configuration.succeeded(by: next)
+        var sockets: [(ListeningSocket, listener: Int)] = []
+        var opened: [(endpoint: Endpoint, addresses: [SocketAddress])] = []
+        var closed: [Endpoint] = []
+        for (index, listener) in configuration.listeners.enumerated() {
+            let wasOpen =
+                index < old.configuration.listeners.count
+                && old.configuration.isOpen(listener: index)
+            guard configuration.isOpen(listener: index) else {
+                if wasOpen { closed.append(listener.endpoint) }
+                continue
+            }
+            if wasOpen { continue }
+            do throws(ListenError) {
+                let bound = try ListeningSocket.bind(
+                    to: listener.endpoint, options: listener.options)
+                sockets += bound.map { ($0, index) }
+                opened.append((listener.endpoint, bound.map(\.address)))
+            } catch {
+                for (socket, _) in sockets { socket.close() }
+                throw .listen(error)
+            }
+        }
+        do throws(SystemError) {
+            var verifier = old.verifier
+            let identification = try Identification(configuration.listeners)
+            if verifier == nil, configuration.routes.contains(where: { $0.rule.login != nil }) {
+                verifier = try LoginVerifier(
+                    routes: configuration.routes, readPassword: readPassword, logger: logger)
+            }
+            return Succession(
+                configuration: configuration,
+                users: users,
+                opened: opened,
+                closed: closed,
+                sockets: sockets,
+                identification: identification,
+                counts: SessionCounts(configuration, following: old.counts),
+                verifier: verifier,
+                maximumSessions: Self.maximumSessions(configuration)
+            )
+        } catch {
+            for (socket, _) in sockets { socket.close() }
+            throw .system(error, doing: "cannot identify clients")
+        }
+    }
+
+    /// Goes over to what was prepared; returns at once. Sessions that may no longer be what they are
+    /// are ended, all others go on. Credentials of users that are new are published afterwards.
+    package func follow(_ succession: Succession) {
+        current.withLock { current in
+            current.configuration = succession.configuration
+            current.counts = succession.counts
+            current.verifier = succession.verifier
+        }
+        succession.counts.apply(succession.configuration)
+        succession.verifier?.follow(succession.configuration.routes)
+        acceptor.post(.follow(succession))
+    }
+
+    /// Lets go of what was prepared and is not wanted.
+    package func abandon(_ succession: Succession) {
+        for (socket, _) in succession.sockets { socket.close() }
+        let isOurs = current.withLock { $0.verifier === succession.verifier }
+        if !isOurs { succession.verifier?.stop() }
+    }
 
     /// Stops accepting and lets the sessions finish what is owed to them; returns at once.
     package func drain() {
@@ -227,7 +312,7 @@ package final class Server: Sendable {
             return threads
         }
         for thread in threads { thread.join() }
-        verifier?.stop()
+        current.withLock { $0.verifier }?.stop()
         resolver.close()
         return rest
     }

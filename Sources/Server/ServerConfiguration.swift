@@ -101,12 +101,11 @@ package struct Listener: Sendable {
 package struct ServerConfiguration: Sendable {
     package var targets: [UpstreamTarget]
     package var users: [UpstreamUser]
-    package let listeners: [Listener]
-    /// The rules of all listeners, one behind the other. Sessions of two of them never share an
-    /// upstream connection.
-    package let routes: [NumberedRule]
-    /// By listener: the number of its first rule.
-    package let firstRoutes: [Int]
+    package internal(set) var listeners: [Listener]
+    /// The rules of all listeners. Sessions of two of them never share an upstream connection.
+    package internal(set) var routes: [NumberedRule] = []
+    /// By listener: the numbers of its rules, in their order.
+    package internal(set) var routesOfListener: [[Int]] = []
     /// Worker threads, at least 1.
     package var threads: Int
     /// Bounds of each worker.
@@ -136,14 +135,7 @@ package struct ServerConfiguration: Sendable {
         self.maximumSessions = maximumSessions
         self.maximumSessionsBeforeLogin = maximumSessionsBeforeLogin
         self.loginDeadline = loginDeadline
-        routes = listeners.enumerated().flatMap { index, listener in
-            listener.rules.map { NumberedRule(listener: index, rule: $0) }
-        }
-        var next = 0
-        firstRoutes = listeners.map { listener in
-            defer { next += listener.rules.count }
-            return next
-        }
+        number(after: [])
     }
 }
 
@@ -151,4 +143,10 @@ package struct ServerConfiguration: Sendable {
 package struct NumberedRule: Sendable {
     package let listener: Int
     package let rule: IdentityRule
+    /// The mode of its listener.
+    package let isDedicated: Bool
+    /// Its listener's, too.
+    package let acceptsAnyLogin: Bool
+    /// It was a rule of an earlier configuration and is none of this: no client becomes it.
+    package internal(set) var isRetired = false
 }

@@ -8,9 +8,14 @@ final class SessionCounts: Sendable {
     /// Places of one kind.
     final class Places: Sendable {
         private let taken = Atomic(0)
-        let limit: Int
+        private let most: Atomic<Int>
 
-        init(limit: Int) { self.limit = limit }
+        init(limit: Int) { most = Atomic(limit) }
+
+        var limit: Int { most.load(ordering: .relaxed) }
+
+        /// Places that are taken stay so if there are fewer from now on.
+        func change(limit: Int) { most.store(limit, ordering: .relaxed) }
 
         /// Takes a place, if there is one.
         func take() -> Bool {
@@ -22,16 +27,47 @@ final class SessionCounts: Sendable {
         func giveBack() { taken.subtract(1, ordering: .relaxed) }
     }
 
+    /// Something that only grows.
+    final class Tally: Sendable {
+        private let value = Atomic(0)
+
+        var count: Int { value.load(ordering: .relaxed) }
+
+        func add() { value.add(1, ordering: .relaxed) }
+    }
+
     private let byRoute: [Places]
     private let beforeLogin: Places
     /// Clients that no rule let in, since the start.
-    let refused = Atomic(0)
+    let refused: Tally
 
     init(_ configuration: ServerConfiguration) {
-        byRoute = configuration.routes.map { Places(limit: $0.rule.maximumSessions ?? .max) }
+        byRoute = configuration.routes.map { Places(limit: $0.limit) }
         beforeLogin = Places(limit: configuration.maximumSessionsBeforeLogin)
+        refused = Tally()
+    }
+
+    /// The same places, and those of routes that are new. The limits are changed by `apply`.
+    init(_ configuration: ServerConfiguration, following old: SessionCounts) {
+        byRoute =
+            old.byRoute
+            + configuration.routes.dropFirst(old.byRoute.count).map { Places(limit: $0.limit) }
+        beforeLogin = old.beforeLogin
+        refused = old.refused
+    }
+
+    /// Puts the limits of `configuration` into force.
+    func apply(_ configuration: ServerConfiguration) {
+        for (places, route) in zip(byRoute, configuration.routes) {
+            places.change(limit: route.limit)
+        }
+        beforeLogin.change(limit: configuration.maximumSessionsBeforeLogin)
     }
 
     /// The places of a route; nil means those of clients that have not logged in.
     func places(of route: Int?) -> Places { route.map { byRoute[$0] } ?? beforeLogin }
+}
+
+extension NumberedRule {
+    fileprivate var limit: Int { rule.maximumSessions ?? .max }
 }

@@ -18,12 +18,15 @@ struct ClientSocket {
     let session: SessionRef
     let worker: Unmanaged<Worker>
     let client: Client
+    let listener: Int
+    /// Whether the kernel was asked whose the connection is.
+    let wasAsked: Bool
     /// The number of its rule; nil: it has not logged in.
     var route: Int?
     /// What it came in as.
     let firstRoute: Int?
     /// The rules that a login can make it.
-    let logins: [Int]
+    var logins: [Int]
     /// When it came, in nanoseconds of the loop's clock.
     let openedAt: UInt64
     var received: UInt64 = 0

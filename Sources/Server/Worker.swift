@@ -26,6 +26,7 @@ enum WorkerMessage: Sendable {
     case verified(session: UInt64, attempt: UInt64, route: Int?)
     case credential(UserIndex, CredentialSnapshot)
     case resolved(UInt64, ResolveResult)
+    case follow(Succession)
     case drain
     /// Ends what is left.
     case stop
@@ -47,14 +48,14 @@ final class Worker {
     /// Ciphertext waiting for the kernel above which no more is handed over.
     private static let ciphertextLimit = 131_072
 
-    let configuration: ServerConfiguration
+    private var configuration: ServerConfiguration
     let handle: WorkerHandle
     private let loop: EventLoop
     private let router: Router
     private let pool = ChunkPool()
     private let resolver: Resolver
-    private let verifier: LoginVerifier?
-    private let counts: SessionCounts
+    private var verifier: LoginVerifier?
+    private var counts: SessionCounts
     private let refresh: @Sendable (UserIndex) -> Void
     private var log: EventLog
     private let ticker: UnsafeMutablePointer<TimerWatcher>
@@ -67,6 +68,9 @@ final class Worker {
     /// Upstream connections that may be read again and may have bytes received before.
     private var resumed: [UInt64] = []
     private var isWarm = false
+    /// Users that the router knows, and credentials of some that it does not know yet.
+    private var userCount: Int
+    private var early: [UserIndex: CredentialSnapshot] = [:]
 
     /// - Parameter refresh: asks for a user's credential to be fetched again; must not block.
     init(
@@ -80,6 +84,7 @@ final class Worker {
         refresh: @escaping @Sendable (UserIndex) -> Void
     ) throws(SystemError) {
         self.configuration = configuration
+        userCount = configuration.users.count
         self.handle = handle
         self.resolver = resolver
         self.verifier = verifier
@@ -89,16 +94,7 @@ final class Worker {
         loop = try EventLoop()
         router = Router(
             limits: configuration.limits,
-            routes: configuration.routes.map { route in
-                let user = route.rule.user
-                let target = configuration.targets[configuration.users[user.rawValue].target]
-                return Route(
-                    user: user,
-                    isDedicated: configuration.listeners[route.listener].isDedicated,
-                    backoffMinimum: target.reconnectMinimum,
-                    backoffMaximum: target.reconnectMaximum
-                )
-            },
+            routes: configuration.routes.map(configuration.route),
             userCount: configuration.users.count,
             clientName: "redis-auth-proxy",
             seed: seed
@@ -160,7 +156,7 @@ final class Worker {
         // One for each user of each listener: what is wrong with a user shows there.
         var warmed: [(listener: Int, user: UserIndex)] = []
         for (number, route) in configuration.routes.enumerated()
-        where !configuration.listeners[route.listener].isDedicated
+        where !route.isDedicated && !route.isRetired
             && !warmed.contains(where: { $0 == (route.listener, route.rule.user) })
         {
             warmed.append((route.listener, route.rule.user))
@@ -194,9 +190,11 @@ final class Worker {
         case .verified:
             break
         case .credential(let user, let snapshot):
-            router.publish(snapshot, for: user)
+            publish(snapshot, for: user)
         case .resolved(let id, let result):
             if let socket = upstreams[id] { didResolve(socket, result) }
+        case .follow(let succession):
+            follow(succession)
         case .drain:
             router.drain()
         case .stop:
@@ -226,6 +224,10 @@ final class Worker {
                 session: session,
                 worker: Unmanaged.passUnretained(self),
                 client: arrival.client,
+                listener: arrival.listener,
+                wasAsked: arrival.client.address == nil
+                    || configuration.listeners[arrival.listener].rules
+                        .contains(where: \.needsAccount),
                 route: arrival.route,
                 firstRoute: arrival.route,
                 logins: arrival.logins,
@@ -247,6 +249,72 @@ final class Worker {
             owner: UnsafeMutableRawPointer(client)
         )
         client.pointee.watcher.start(.read)
+    }
+
+    // MARK: Other configurations
+
+    /// A user that this worker does not know yet is about to be made known.
+    private func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        if user.rawValue < userCount {
+            router.publish(snapshot, for: user)
+        } else {
+            early[user] = snapshot
+        }
+    }
+
+    /// Goes over to another configuration, and ends the sessions that it leaves no room for.
+    private func follow(_ succession: Succession) {
+        let old = configuration.routes
+        configuration = succession.configuration
+        counts = succession.counts
+        verifier = succession.verifier
+        log.configuration = configuration
+        while userCount < configuration.users.count {
+            let user = router.addUser()
+            userCount += 1
+            if let snapshot = early.removeValue(forKey: user) {
+                router.publish(snapshot, for: user)
+            }
+        }
+        for (number, route) in configuration.routes.enumerated() {
+            if number >= old.count {
+                router.addRoute(configuration.route(route))
+            } else if route.isRetired != old[number].isRetired {
+                if route.isRetired {
+                    router.retire(route: number)
+                } else {
+                    router.revive(route: number)
+                }
+            }
+        }
+        router.endSessions { session in
+            guard let performer = session.pointee.performer else { return false }
+            return !review(performer.assumingMemoryBound(to: ClientSocket.self))
+        }
+        isWarm = false
+    }
+
+    /// Whether a client may stay what it is; what it can become by logging in is brought up to date.
+    private func review(_ client: ClientSocketRef) -> Bool {
+        var known = client.pointee.client
+        let rules = configuration.listeners[client.pointee.listener].rules
+        if known.address == nil, rules.contains(where: \.needsGroups) {
+            let peer = PeerCredentials.ofUnixPeer(client.pointee.descriptor, withGroups: true)
+            // Who it is was settled when it came; only its groups were not kept.
+            if let peer, peer.userID == known.userID { known.groupIDs = peer.groupIDs }
+        }
+        let logins = configuration.reviewed(
+            Standing(
+                listener: client.pointee.listener,
+                client: known,
+                wasAsked: client.pointee.wasAsked,
+                route: client.pointee.route,
+                firstRoute: client.pointee.firstRoute,
+                logins: client.pointee.logins
+            ))
+        guard let logins else { return false }
+        client.pointee.logins = logins
+        return true
     }
 
     // MARK: Turns
@@ -718,6 +786,21 @@ final class Worker {
         // it at every moment until the turn's end.
         closedUpstreams.append(socket)
         upstreams[socket.id] = nil
+    }
+}
+
+extension ServerConfiguration {
+    /// A rule as the router knows it.
+    fileprivate func route(_ route: NumberedRule) -> Route {
+        let target = targets[users[route.rule.user.rawValue].target]
+        return Route(
+            user: route.rule.user,
+            isDedicated: route.isDedicated,
+            principal: route.rule.principal,
+            acceptsAnyLogin: route.acceptsAnyLogin,
+            backoffMinimum: target.reconnectMinimum,
+            backoffMaximum: target.reconnectMaximum
+        )
     }
 }
 

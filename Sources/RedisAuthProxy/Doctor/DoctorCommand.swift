@@ -70,7 +70,7 @@ struct DoctorCommand: ParsableCommand {
         let environment = PasswordEnvironment.take(settings.passwordVariables)
         let store: CredentialStore
         do throws(AWSFailure) {
-            store = try settings.credentialStore(environment, logger: logger)
+            store = try credentialStore(settings.credentialUsers, environment, logger: logger)
         } catch {
             complain(error.reason)
             throw Exit.configuration.code
