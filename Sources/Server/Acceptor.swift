@@ -182,6 +182,7 @@ final class Acceptor {
             if !timer.pointee.isActive { door.pointee.watcher.start(.read) }
         }
         for worker in workers { worker.mailbox.post(.follow(succession)) }
+        succession.isInForce.set()
     }
 
     private func open() {

@@ -272,8 +272,11 @@ package final class Server: Sendable {
         }
     }
 
-    /// Goes over to what was prepared; returns at once. Sessions that may no longer be what they are
-    /// are ended, all others go on. Credentials of users that are new are published afterwards.
+    /// Goes over to what was prepared. Sessions that may no longer be what they are are ended, all
+    /// others go on. Credentials of users that are new are published afterwards.
+    ///
+    /// Returns when the listeners that are gone are closed, so that what comes next can bind their
+    /// addresses again; not later than in five seconds.
     package func follow(_ succession: Succession) {
         current.withLock { current in
             current.configuration = succession.configuration
@@ -282,7 +285,9 @@ package final class Server: Sendable {
         }
         succession.counts.apply(succession.configuration)
         succession.verifier?.follow(succession.configuration.routes)
-        acceptor.post(.follow(succession))
+        guard acceptor.post(.follow(succession)) else { return }
+        let deadline = monotonicNanoseconds() + 5_000_000_000
+        while !succession.isInForce.isSet && monotonicNanoseconds() < deadline { usleep(1_000) }
     }
 
     /// Lets go of what was prepared and is not wanted.

@@ -18,6 +18,7 @@
 // Invariant: whoever reads a number that was given out finds there what it was given out for.
 
 package import Identity
+import Synchronization
 package import Transport
 
 extension ServerConfiguration {
@@ -224,4 +225,14 @@ package struct Succession: @unchecked Sendable {
     let counts: SessionCounts
     let verifier: LoginVerifier?
     let maximumSessions: Int
+    /// Set by the acceptor once the listeners that are gone are closed.
+    let isInForce = Flag()
+
+    final class Flag: Sendable {
+        private let value = Atomic(false)
+
+        var isSet: Bool { value.load(ordering: .acquiring) }
+
+        func set() { value.store(true, ordering: .releasing) }
+    }
 }

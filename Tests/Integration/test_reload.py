@@ -247,6 +247,22 @@ def test_reloads_for_ever_leave_nothing_behind(make, server):
     )
 
 
+def test_an_address_can_be_listened_on_again_at_once(make, open_place):
+    stays = Listener("app")
+    others = [Listener("app"), Listener("app", path=open_place / "other")]
+    proxy = make(stays, *others)
+    every = [stays.settings] + [listener.settings for listener in others]
+    for _ in range(15):
+        for listeners in ([stays.settings], every):
+            proxy.configuration["listeners"] = listeners
+            # The next one comes as soon as this one is said to be over.
+            proxy.hang_up()
+            deadline = time.monotonic() + 10
+            while "reload" not in proxy.log:
+                assert time.monotonic() < deadline
+            assert "refused" not in proxy.log
+
+
 # Users
 
 
