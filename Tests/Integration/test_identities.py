@@ -361,8 +361,9 @@ def test_a_session_has_a_line_when_it_opens_and_one_when_it_closes(listen, start
 
 def test_established_sessions_pay_nothing_for_their_identity(listen, start):
     """All of identification happens on the acceptor's thread: while commands run it never wakes."""
-    # Root is let in, so that no farewell to whoever waited for the proxy wakes the thread.
-    rules = [{"gid": GROUP}, {"uid": PRODUCER}, {"uid": 0}]
+    # Everybody is let in, so that no farewell to whoever waited for the proxy wakes the thread: it
+    # is gone before it can be identified.
+    rules = [{"gid": GROUP}, {"uid": PRODUCER}, {"any": True}]
     listener = listen(*(rule | {"user": "app"} for rule in rules))
     proxy = start(listener)
     with ClientAs(listener.address, PRODUCER) as client:
