@@ -76,6 +76,7 @@ extension ServerConfiguration {
         var limits = Limits()
         limits.connectionsPerPool = settings.connectionsPerWorker
         limits.loginTimeout = settings.loginTimeout
+        limits.loginDeadline = settings.loginDeadline
         limits.upstreamWait = settings.upstreamWait
         limits.replyWindow = settings.replyWindow.bytes
         limits.replyBuffer = settings.replyBuffer.bytes
@@ -88,8 +89,7 @@ extension ServerConfiguration {
             threads: settings.threads,
             limits: limits,
             maximumSessions: settings.maxSessions,
-            maximumSessionsBeforeLogin: settings.maxSessionsBeforeLogin,
-            loginDeadline: settings.loginDeadline
+            maximumSessionsBeforeLogin: settings.maxSessionsBeforeLogin
         )
     }
 }

@@ -29,7 +29,6 @@ package typealias PasswordReader = @Sendable (_ path: String) -> Result<Secret, 
 /// One AUTH of one client.
 struct LoginTrial: Sendable {
     /// For the worker, to find the session again, if it is still there.
-    let session: UInt64
     let attempt: UInt64
     let source: LoginSource
     /// Numbers of the rules that the client may become.
@@ -118,7 +117,7 @@ extension LoginTrial {
     /// - Parameter route: what the client becomes; nil: it is refused.
     func answer(_ route: Int?) {
         // A worker that has ended has no sessions.
-        worker.mailbox.post(.verified(session: session, attempt: attempt, route: route))
+        worker.mailbox.post(.verified(attempt: attempt, route: route))
     }
 }
 

@@ -114,8 +114,6 @@ package struct ServerConfiguration: Sendable {
     package var maximumSessions: Int
     /// Clients at the same time that must log in and have not.
     package var maximumSessionsBeforeLogin: Int
-    /// How long they may take to.
-    package var loginDeadline: Duration
 
     package init(
         targets: [UpstreamTarget],
@@ -124,8 +122,7 @@ package struct ServerConfiguration: Sendable {
         threads: Int,
         limits: Limits,
         maximumSessions: Int,
-        maximumSessionsBeforeLogin: Int = 1_000,
-        loginDeadline: Duration = .seconds(10)
+        maximumSessionsBeforeLogin: Int = 1_000
     ) {
         self.targets = targets
         self.users = users
@@ -134,7 +131,6 @@ package struct ServerConfiguration: Sendable {
         self.limits = limits
         self.maximumSessions = maximumSessions
         self.maximumSessionsBeforeLogin = maximumSessionsBeforeLogin
-        self.loginDeadline = loginDeadline
         number(after: [])
     }
 }

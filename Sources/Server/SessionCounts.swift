@@ -24,6 +24,9 @@ final class SessionCounts: Sendable {
             return false
         }
 
+        /// Takes a place whether there is one or not.
+        func takeAnyway() { taken.add(1, ordering: .relaxed) }
+
         func giveBack() { taken.subtract(1, ordering: .relaxed) }
     }
 

@@ -23,6 +23,10 @@ struct ClientSocket {
     let wasAsked: Bool
     /// The number of its rule; nil: it has not logged in.
     var route: Int?
+    /// What a login leads to, as long as it is not known whether the session could follow it.
+    var nextRoute: Int?
+    /// Its login that is being judged.
+    var attempt: UInt64?
     /// What it came in as.
     let firstRoute: Int?
     /// The rules that a login can make it.

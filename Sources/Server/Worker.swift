@@ -23,7 +23,7 @@ import Transport
 enum WorkerMessage: Sendable {
     case client(Arrival)
     /// What became of a client's login.
-    case verified(session: UInt64, attempt: UInt64, route: Int?)
+    case verified(attempt: UInt64, route: Int?)
     case credential(UserIndex, CredentialSnapshot)
     case resolved(UInt64, ResolveResult)
     case follow(Succession)
@@ -61,6 +61,8 @@ final class Worker {
     private let ticker: UnsafeMutablePointer<TimerWatcher>
     private let trimmer: UnsafeMutablePointer<TimerWatcher>
 
+    /// By attempt: logins that are being judged, of clients that are still there.
+    private var trials: [UInt64: (client: ClientSocketRef, name: String?)] = [:]
     private var closedClients: [ClientSocketRef] = []
     /// By upstream id: so that an answer of the resolver finds its socket, or finds it gone.
     private var upstreams: [UInt64: UpstreamSocket] = [:]
@@ -187,8 +189,8 @@ final class Worker {
         switch message {
         case .client(let arrival):
             open(arrival)
-        case .verified:
-            break
+        case .verified(let attempt, let route):
+            didVerify(attempt, route)
         case .credential(let user, let snapshot):
             publish(snapshot, for: user)
         case .resolved(let id, let result):
@@ -212,11 +214,13 @@ final class Worker {
     }
 
     private func open(_ arrival: Arrival) {
-        guard !router.isDraining, let route = arrival.route else {
+        guard !router.isDraining else {
             turnAway(arrival)
             return
         }
-        let session = router.openSession(route: route)
+        let session =
+            arrival.route.map { router.openSession(route: $0, mayLogIn: !arrival.logins.isEmpty) }
+            ?? router.openSessionAwaitingLogin()
         let client = ClientSocketRef.allocate(capacity: 1)
         client.initialize(
             to: ClientSocket(
@@ -296,6 +300,10 @@ final class Worker {
 
     /// Whether a client may stay what it is; what it can become by logging in is brought up to date.
     private func review(_ client: ClientSocketRef) -> Bool {
+        // It may be on its way there, which nobody could follow any more.
+        if let next = client.pointee.nextRoute, configuration.routes[next].isRetired {
+            return false
+        }
         var known = client.pointee.client
         let rules = configuration.listeners[client.pointee.listener].rules
         if known.address == nil, rules.contains(where: \.needsGroups) {
@@ -402,9 +410,8 @@ final class Worker {
             case .setUpstreamReading(let upstream):
                 if let socket = upstreams[upstream.pointee.id] { resume(socket) }
             case .refreshCredential(let user): refresh(user)
-            case .verifyLogin(_, let attempt):
-                router.didVerifyLogin(attempt: attempt.id, verdict: .refused)
-            case .forgetLogin: break
+            case .verifyLogin(let session, let attempt): verify(session, attempt)
+            case .forgetLogin(let session): didForgetLogin(session)
             case .report(let event): log.write(event, at: loop.now)
             }
         }
@@ -483,6 +490,8 @@ final class Worker {
         client.pointee.watcher.stop()
         Socket.close(client.pointee.descriptor)
         handle.sessions.subtract(1, ordering: .relaxed)
+        if let attempt = client.pointee.attempt { trials[attempt] = nil }
+        settle(client)
         counts.places(of: client.pointee.route).giveBack()
         var figures = SessionFigures()
         figures.received = client.pointee.received
@@ -493,6 +502,80 @@ final class Worker {
             session.pointee.id, client.pointee.client, route: client.pointee.route,
             reason: session.pointee.closeReason, figures)
         closedClients.append(client)
+    }
+
+    // MARK: Logins
+
+    /// Has a client's login judged.
+    private func verify(_ session: SessionRef, _ attempt: LoginAttempt) {
+        guard let performer = session.pointee.performer, let verifier else {
+            router.didVerifyLogin(attempt: attempt.id, verdict: .refused)
+            return
+        }
+        let client = performer.assumingMemoryBound(to: ClientSocket.self)
+        let names = client.pointee.logins.compactMap { configuration.routes[$0].rule.login?.name }
+        let name = names.first { $0.utf8.elementsEqual(attempt.name) }
+        client.pointee.attempt = attempt.id
+        trials[attempt.id] = (client, name)
+        verifier.verify(
+            LoginTrial(
+                attempt: attempt.id,
+                source: LoginSource(client.pointee.client),
+                candidates: client.pointee.logins,
+                name: attempt.name,
+                secret: attempt.secret,
+                worker: handle
+            )
+        )
+    }
+
+    private func didVerify(_ attempt: UInt64, _ route: Int?) {
+        // Without it the client has left meanwhile.
+        guard let (client, name) = trials.removeValue(forKey: attempt) else { return }
+        client.pointee.attempt = nil
+        let session = client.pointee.session.pointee.id
+        // A reload may have taken the rule away meanwhile.
+        guard let route, client.pointee.logins.contains(route) else {
+            log.loginFailed(session, client.pointee.client, name: name, at: loop.now)
+            router.didVerifyLogin(attempt: attempt, verdict: .refused)
+            return
+        }
+        settle(client)
+        if route != client.pointee.route {
+            guard counts.places(of: route).take() else {
+                log.loginHadNoRoom(session, client.pointee.client, route: route, at: loop.now)
+                router.didVerifyLogin(attempt: attempt, verdict: .refused)
+                return
+            }
+            client.pointee.nextRoute = route
+        }
+        log.loggedIn(session, client.pointee.client, route: route)
+        router.didVerifyLogin(attempt: attempt, verdict: .accepted(route: route))
+        if client.pointee.session.pointee.route == route { settle(client) }
+    }
+
+    /// The client has taken its login back, and is what it came in as. There is always room for
+    /// that: it was there before.
+    private func didForgetLogin(_ session: SessionRef) {
+        guard let performer = session.pointee.performer else { return }
+        let client = performer.assumingMemoryBound(to: ClientSocket.self)
+        settle(client)
+        counts.places(of: client.pointee.firstRoute).takeAnyway()
+        counts.places(of: client.pointee.route).giveBack()
+        client.pointee.route = client.pointee.firstRoute
+    }
+
+    /// Of the two places that a client has while it is not known whether it can follow its login,
+    /// gives back the one that it has not.
+    private func settle(_ client: ClientSocketRef) {
+        guard let next = client.pointee.nextRoute else { return }
+        client.pointee.nextRoute = nil
+        if client.pointee.session.pointee.route == next {
+            counts.places(of: client.pointee.route).giveBack()
+            client.pointee.route = next
+        } else {
+            counts.places(of: next).giveBack()
+        }
     }
 
     // MARK: Upstream: coming up

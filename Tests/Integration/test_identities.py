@@ -356,6 +356,20 @@ def test_a_session_has_a_line_when_it_opens_and_one_when_it_closes(listen, start
         assert field in closed, closed
 
 
+def test_the_server_can_name_the_culprit(listen, start, server):
+    server.ask("ACL", "LOG", "RESET")
+    listener = listen(
+        {"uid": PRODUCER, "user": "producer"}, {"gid": GROUP, "user": "producer"}
+    )
+    start(listener, users=("producer",))
+    with ClientAs(listener.address, PRODUCER) as client:
+        assert client.value("GET", "k").startswith(b"NOPERM")
+        names = {fields["name"] for fields in server.connections("producer")}
+        assert f"redis-auth-proxy:uid:{PRODUCER}" in names
+        (entry,) = (_pairs(entry) for entry in server.ask("ACL", "LOG"))
+        assert f"name=redis-auth-proxy:uid:{PRODUCER} ".encode() in entry["client-info"]
+
+
 # What it costs
 
 
