@@ -104,7 +104,7 @@ let package = Package(
         .testTarget(name: "AWSTests", dependencies: ["AWS", "Identity"], swiftSettings: settings),
         .testTarget(
             name: "CredentialsTests",
-            dependencies: ["Credentials", "Identity", "Telemetry", log],
+            dependencies: ["Credentials", "AWS", "Identity", "Telemetry", log],
             swiftSettings: settings
         ),
         .testTarget(

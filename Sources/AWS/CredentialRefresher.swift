@@ -33,8 +33,10 @@ package final class CredentialRefresher: Sendable {
     static let longestMargin: Duration = .seconds(15 * 60)
     static let shortestPause: Duration = .milliseconds(250)
     static let longestPause: Duration = .seconds(60)
-    /// How soon after a fetch another one that was asked for may follow.
+    /// How soon after a fetch another one that was asked for may follow; doubles up to the other, as
+    /// long as requests go on.
     static let askedPause: Duration = .seconds(5)
+    static let longestAskedPause: Duration = .seconds(300)
 
     private struct Shared {
         var state = State()
@@ -122,8 +124,18 @@ package final class CredentialRefresher: Sendable {
         pthread_sigmask(SIG_SETMASK, &all, nil)
 
         var failures = 0
+        var asked = 0
+        var lastAsked = Monotonic.now()
         while !cancellation.isCancelled {
-            shared.withLock { $0.isAsked = false }
+            let isAsked = shared.withLock { shared in
+                defer { shared.isAsked = false }
+                return shared.isAsked
+            }
+            if Monotonic.now() > lastAsked + Self.longestAskedPause * 2 { asked = 0 }
+            if isAsked {
+                asked += 1
+                lastAsked = Monotonic.now()
+            }
             do throws(AWSFailure) {
                 let fetched = try fetch()
                 take(fetched)
@@ -140,7 +152,8 @@ package final class CredentialRefresher: Sendable {
                 extendIfStable()
             }
             onChange(state)
-            sleep(for: pause(failures))
+            let askedPause = Self.askedPause * (1 << min(max(0, asked - 1), 10))
+            sleep(for: pause(failures), atLeast: min(askedPause, Self.longestAskedPause))
         }
     }
 
@@ -177,13 +190,13 @@ package final class CredentialRefresher: Sendable {
         return max(pause * Double.random(in: 0.75...1), Self.shortestPause)
     }
 
-    /// Sleeps; a request ends it, but not before `askedPause` has passed.
-    private func sleep(for duration: Duration) {
+    /// Sleeps; a request ends it, but not before `shortest` has passed.
+    private func sleep(for duration: Duration, atLeast shortest: Duration) {
         let start = Monotonic.now()
         let end = start + duration
         while !cancellation.isCancelled {
             let isAsked = shared.withLock { $0.isAsked }
-            let until = isAsked ? min(end, start + Self.askedPause) : end
+            let until = isAsked ? min(end, start + shortest) : end
             let left = until.milliseconds(since: Monotonic.now())
             if left <= 0 { return }
             wake.wait(milliseconds: left)

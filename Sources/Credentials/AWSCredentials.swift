@@ -78,6 +78,11 @@ package final class AWSCredentials: Sendable {
     /// Asks for another AWS credential soon, because what was signed with this one was refused.
     func requestRefresh() { refresher.withLock { $0 }?.requestRefresh() }
 
+    /// The access key that signs now, where it comes from and when it ends; nil if there is none.
+    var signer: String? {
+        refresher.withLock { $0 }?.state.credential.map { "\($0)" }
+    }
+
     /// The credential that signs, or why there is none, in words for the operator.
     private func credential() throws(Unavailable) -> AWSCredential {
         let state = refresher.withLock { $0 }?.state

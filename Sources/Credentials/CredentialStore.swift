@@ -240,6 +240,8 @@ private final class Slot: Sendable {
     /// For sources that need AWS: when to read again without any reason.
     nonisolated(unsafe) var nextRead = Monotonic.now()
     nonisolated(unsafe) var secret = SecretState()
+    /// Who signed the newest token.
+    nonisolated(unsafe) var tokenSigner: String?
 
     /// What is known of a secret in Secrets Manager.
     struct SecretState {
@@ -293,8 +295,14 @@ extension CredentialStore {
         case .passwordEnvironment(let variable):
             return publish(slot, read(variable: variable, slot), isAskedFor: isAskedFor)
         case .iam(let source):
-            // The server may have refused what was signed, and not how.
-            if isAskedFor { aws?.requestRefresh() }
+            if isAskedFor {
+                // The server may have refused who signed. Another token of the same signer is no
+                // better than one that is young: as no news it is tried at growing intervals.
+                aws?.requestRefresh()
+                if let credential = youngToken(slot) {
+                    return publish(slot, .success(credential), isAskedFor: true)
+                }
+            }
             return publish(slot, sign(source, slot), isAskedFor: isAskedFor)
         case .secretsManager(let source):
             look(at: source, slot, isAskedFor: isAskedFor)
@@ -418,16 +426,28 @@ extension CredentialStore {
                     Unusable(reason: "the AWS credential expires now: \(token.signer)"))
             }
             let now = Monotonic.now()
+            slot.tokenSigner = token.signer
             let age = min(Self.tokenAge, source.life.renewAfter / 16, token.usableFor / 4)
             slot.nextRead = now + max(age, Self.shortestTokenAge).wholeMilliseconds
             let end = now + token.usableFor.wholeMilliseconds
             return .success(
                 Credential(
                     userName: slot.user.userName, secret: token.secret,
-                    kind: .iamToken(source.life), usableUntil: UInt64(clamping: end.nanoseconds)))
+                    kind: .iamToken(source.life), usableUntil: UInt64(clamping: end.nanoseconds),
+                    origin: "signed with the access key \(token.signer)"))
         } catch {
             return .failure(Unusable(reason: error.reason, isFirst: error.isFirst))
         }
+    }
+
+    /// The newest token, if signing now would bring nothing better.
+    private func youngToken(_ slot: Slot) -> Credential? {
+        let now = Monotonic.now()
+        guard now < slot.nextRead, let aws, aws.signer == slot.tokenSigner,
+            let credential = slot.snapshot.withLock({ $0 }).credential,
+            credential.isUsable(at: UInt64(clamping: now.nanoseconds))
+        else { return nil }
+        return credential
     }
 
     /// Has a secret looked at on another thread; the answer comes to `take`.
@@ -480,7 +500,8 @@ extension CredentialStore {
                     found.version.value, userNameKey: source.userNameKey,
                     passwordKey: source.passwordKey)
                 let credential = Credential(
-                    userName: login.userName ?? slot.user.userName, secret: login.password)
+                    userName: login.userName ?? slot.user.userName, secret: login.password,
+                    origin: found.stage.rawValue)
                 return publish(slot, .success(credential), isAskedFor: answer.isAskedFor)
             } catch {
                 let reason = "secret \(source.secretID), \(found.stage.rawValue): \(error.reason)"
@@ -514,7 +535,8 @@ extension CredentialStore {
         switch slot.user.source {
         case .passwordFile, .passwordEnvironment: return false
         case .iam:
-            if isAWSChanged || now >= slot.nextRead { return true }
+            if isAWSChanged, youngToken(slot) == nil { return true }
+            if now >= slot.nextRead { return true }
             wait = min(wait, now.milliseconds(until: slot.nextRead))
             return isAskedFor
         case .secretsManager:

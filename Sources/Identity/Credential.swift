@@ -24,14 +24,19 @@ package struct Credential: Sendable, Equatable {
     /// to get there is taken off already. Later than this there is no credential to log in with:
     /// ask for a refresh and wait for a snapshot with another one.
     package let usableUntil: UInt64?
+    /// What the source's name does not say of where it comes from, in words for the operator and
+    /// without a secret: whose key signed a token, which version of a secret it is.
+    package let origin: String?
 
     package init(
-        userName: String, secret: Secret, kind: Kind = .password, usableUntil: UInt64? = nil
+        userName: String, secret: Secret, kind: Kind = .password, usableUntil: UInt64? = nil,
+        origin: String? = nil
     ) {
         self.userName = userName
         self.secret = secret
         self.kind = kind
         self.usableUntil = usableUntil
+        self.origin = origin
     }
 
     /// Whether it may still be sent to a server at `nanoseconds` of CLOCK_MONOTONIC.

@@ -28,10 +28,18 @@ package struct EventLog {
     package var configuration: ServerConfiguration
     private let logger: Logger
     private var lines = RepeatedLines()
+    /// Of each user's newest credential.
+    private var origins: [UserIndex: String] = [:]
 
     package init(configuration: ServerConfiguration, logger: Logger) {
         self.configuration = configuration
         self.logger = logger
+    }
+
+    /// Notes where a user's newest credential comes from, for when the server refuses it.
+    package mutating func note(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        guard let credential = snapshot.credential else { return }
+        origins[user] = credential.origin
     }
 
     /// - Parameter now: nanoseconds of a monotonic clock.
@@ -58,7 +66,8 @@ package struct EventLog {
                 .error,
                 """
                 upstream refused the login: wanted to log in as '\(user.userName)' with the \
-                credential from \(user.source), got '\(reply)'. \(Self.remedy(for: reply))
+                credential from \(user.source)\(origin(of: facts.user)), got '\(reply)'. \
+                \(Self.remedy(for: reply, isIAM: user.isIAM))
                 """,
                 key: key(facts),
                 metadata(facts),
@@ -213,7 +222,15 @@ package struct EventLog {
     ///
     /// Source of the prefixes: redis 7.0, acl.c (WRONGPASS), networking.c (max number of clients,
     /// DENIED), server.c (LOADING, MASTERDOWN).
-    static func remedy(for reply: String) -> String {
+    static func remedy(for reply: String, isIAM: Bool = false) -> String {
+        if isIAM, reply.hasPrefix("WRONGPASS") {
+            // One answer for all of them. Source: ElastiCache, "Authenticating with IAM".
+            return """
+                Check that the cache's name, region, service and kind are right; that the AWS \
+                identity may elasticache:Connect (memorydb:Connect) to both the cache and the \
+                user; that the user's name is its id and it is in the cache's user group; retried
+                """
+        }
         if reply.hasPrefix("WRONGPASS") || reply.hasPrefix("NOAUTH") {
             return """
                 Check that the ACL user exists, is on, and has this password; the credential is \
@@ -230,6 +247,10 @@ package struct EventLog {
             return "The server does not know HELLO: Redis 6.0 or newer is needed"
         }
         return "The login is retried"
+    }
+
+    private func origin(of user: UserIndex) -> String {
+        origins[user].map { ", \($0)" } ?? ""
     }
 
     private func key(_ facts: UpstreamFacts) -> String { "user \(facts.user.rawValue)" }

@@ -60,6 +60,8 @@ package struct UpstreamUser: Sendable {
     package var userName: String
     /// Where its credential comes from, in words for the log.
     package var source: String
+    /// It logs in with tokens of AWS's IAM.
+    package var isIAM = false
     /// Index into `targets`.
     package var target: Int
 

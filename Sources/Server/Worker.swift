@@ -259,6 +259,7 @@ final class Worker {
 
     /// A user that this worker does not know yet is about to be made known.
     private func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        log.note(snapshot, for: user)
         if user.rawValue < userCount {
             router.publish(snapshot, for: user)
         } else {

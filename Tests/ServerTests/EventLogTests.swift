@@ -82,6 +82,25 @@ private let second: UInt64 = 1_000_000_000
         }
     }
 
+    @Test func `says of a refused token whose key signed it and what AWS wants`() throws {
+        let lines = Lines()
+        var iam = configuration
+        iam.users[0].isIAM = true
+        var log = EventLog(configuration: iam, logger: lines.logger)
+        let credential = Credential(
+            userName: "app-user", secret: Secret("token".utf8), kind: .iamToken(LoginLife()),
+            origin: "signed with the access key AKID")
+        log.note(
+            CredentialSnapshot(version: 1, credential: credential, failure: nil),
+            for: UserIndex(0))
+        log.write(.loginRefused(facts, reply: "WRONGPASS invalid"), at: second)
+        let line = try #require(lines.all.first)
+        for part in ["AKID", "elasticache:Connect", "user group"] {
+            #expect(line.contains(part), "\(part) is not in: \(line)")
+        }
+        #expect(!line.contains("token"))
+    }
+
     @Test(
         arguments: [
             ("ERR max number of clients reached", "maxclients"),

@@ -190,6 +190,10 @@ struct Doctor {
             step.message = "\(escaped("\(source)")): \(snapshot.failure ?? "there is none")"
             return (nil, step)
         }
+        if let origin = credential.origin {
+            step.message += ", \(origin)"
+            step.facts.append(("origin", .text(origin)))
+        }
         if case .passwordFile(let path) = source {
             var status = stat()
             if stat(path, &status) == 0, status.st_mode & 0o004 != 0 {
