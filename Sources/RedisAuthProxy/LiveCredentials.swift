@@ -13,6 +13,7 @@ import AWS
 import Credentials
 import Identity
 import Synchronization
+import Transport
 
 /// What the server gets its credentials from. Usable from any thread.
 final class LiveCredentials: Sendable {
@@ -95,9 +96,13 @@ final class LiveCredentials: Sendable {
         state.withLock { state in
             guard generation == state.generation else { return }
             let before = state.newest[user]
+            // A token that has expired is not kept: the store took it away for that.
+            let kept = before?.credential.flatMap { credential in
+                credential.isUsable(at: monotonicNanoseconds()) ? credential : nil
+            }
             let next = CredentialSnapshot(
                 version: (before?.version ?? 0) + 1,
-                credential: snapshot.credential ?? before?.credential,
+                credential: snapshot.credential ?? kept,
                 failure: snapshot.failure)
             state.newest[user] = next
             // Under the lock, so that publications arrive in the order of their numbers. It posts
