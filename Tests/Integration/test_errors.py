@@ -35,6 +35,8 @@ def errors_in_the_source() -> set:
     # What is put together in several statements.
     found.remove(prefix + GAP)
     found.remove("-ERR Syntax error in HELLO option '" + GAP)
+    # What is recognised in the server's answers, and never said.
+    found.discard("-ERR unknown command " + GAP)
     found |= {prefix + text + (GAP + "'" if text.endswith("'") else "") for _, text in cases}
     return found | {"-ERR Syntax error in HELLO option '" + GAP + "'"}
 
