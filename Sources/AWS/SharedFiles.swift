@@ -15,19 +15,19 @@
 //
 // The text is read as bytes, so that secrets in it become Secrets without ever being a String.
 
-import Identity
+package import Identity
 
 /// What both files say.
-struct SharedFiles: Sendable {
+package struct SharedFiles: Sendable {
     /// One section's properties.
-    struct Section: Sendable {
+    package struct Section: Sendable {
         /// Names are in lower case.
-        var texts: [String: String] = [:]
-        var secrets: [String: Secret] = [:]
+        package var texts: [String: String] = [:]
+        package var secrets: [String: Secret] = [:]
         /// Properties below a property that has no value of its own.
-        var nested: [String: [String: String]] = [:]
+        package var nested: [String: [String: String]] = [:]
 
-        subscript(name: String) -> String? { texts[name].flatMap { $0.isEmpty ? nil : $0 } }
+        package subscript(name: String) -> String? { texts[name].flatMap { $0.isEmpty ? nil : $0 } }
 
         fileprivate mutating func merge(_ other: Section) {
             texts.merge(other.texts) { $1 }
@@ -36,9 +36,9 @@ struct SharedFiles: Sendable {
         }
     }
 
-    private(set) var profiles: [String: Section] = [:]
-    private(set) var ssoSessions: [String: Section] = [:]
-    private(set) var services: [String: Section] = [:]
+    package private(set) var profiles: [String: Section] = [:]
+    package private(set) var ssoSessions: [String: Section] = [:]
+    package private(set) var services: [String: Section] = [:]
 
     /// Where they are.
     let configPath: String
@@ -56,7 +56,7 @@ struct SharedFiles: Sendable {
     }
 
     /// For tests.
-    init(config: String, credentials: String) {
+    package init(config: String, credentials: String) {
         configPath = "config"
         credentialsPath = "credentials"
         add(config: Secret(config.utf8), credentials: Secret(credentials.utf8))
@@ -109,7 +109,7 @@ extension String {
 
 extension SharedFiles {
     /// The sections in their order, titles as they stand between the brackets.
-    static func sections(_ file: Secret?) -> [(title: String, section: Section)] {
+    package static func sections(_ file: Secret?) -> [(title: String, section: Section)] {
         guard let file else { return [] }
         return file.withBytes { bytes in
             var reader = Reader()

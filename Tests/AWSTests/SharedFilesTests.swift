@@ -1,9 +1,8 @@
 // The syntax of ~/.aws/config and ~/.aws/credentials.
 
+import AWS
 import Identity
 import Testing
-
-@testable import AWS
 
 @Suite struct SharedFilesTests {
     private func files(_ config: String = "", _ credentials: String = "") -> SharedFiles {
