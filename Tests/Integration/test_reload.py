@@ -1,5 +1,6 @@
 """SIGHUP: what the new configuration says takes effect, and nobody else notices."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -444,6 +445,75 @@ def test_groups_are_looked_at_again(make, open_place):
         proxy.reload()
         assert_ends(first)
         assert_goes_on(second)
+
+
+def login_rule(name, password, user="app", **more):
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    return {"login": {"name": name, "password_sha256": digest}, "user": user} | more
+
+
+NOAUTH = b"-NOAUTH Authentication required.\r\n"
+
+
+def test_a_login_that_is_taken_away_ends_its_sessions_and_no_others(make):
+    first, second = new_password(), new_password()
+    rules = [
+        login_rule("one", first), login_rule("two", second, "consumer"),
+        {"any": True, "user": "tenant"},
+    ]
+    proxy = make(Listener("app", identities=rules))
+    listener = proxy.proxy.listeners[0]
+    with (
+        listener.connect() as one, listener.connect() as two,
+        listener.connect() as neither, listener.connect() as late,
+    ):
+        assert one.raw("AUTH", "one", first) == b"+OK\r\n"
+        assert two.raw("AUTH", "two", second) == b"+OK\r\n"
+        assert one.value("ACL", "WHOAMI") == b"app"
+        assert neither.value("ACL", "WHOAMI") == late.value("ACL", "WHOAMI") == b"tenant"
+        proxy.configuration["listeners"][0]["identities"] = rules[1:]
+        proxy.reload()
+        assert_ends(one)
+        assert_goes_on(two)
+        assert neither.value("ACL", "WHOAMI") == b"tenant"
+        # Who came before can no longer become what there is no more.
+        assert late.raw("AUTH", "one", first).startswith(b"-WRONGPASS")
+        assert late.raw("AUTH", "two", second) == b"+OK\r\n"
+        assert_goes_on(late)
+
+
+def test_another_password_of_a_login_is_asked_for_later_and_ends_nobody(make):
+    old, new = new_password(), new_password()
+    proxy = make(Listener("app", identities=[login_rule("one", old)]))
+    listener = proxy.proxy.listeners[0]
+    with listener.connect() as session, listener.connect() as waiting:
+        assert session.raw("AUTH", "one", old) == b"+OK\r\n"
+        assert waiting.raw("GET", "k") == NOAUTH
+        proxy.configuration["listeners"][0]["identities"] = [login_rule("one", new)]
+        proxy.reload()
+        assert_goes_on(session)
+        assert waiting.raw("AUTH", "one", old).startswith(b"-WRONGPASS")
+        assert waiting.raw("AUTH", "one", new) == b"+OK\r\n"
+        assert_goes_on(session, waiting)
+
+
+def test_a_login_that_becomes_necessary_or_needless_ends_those_whom_it_concerns(make):
+    password = new_password()
+    proxy = make(Listener("app"))
+    listener = proxy.proxy.listeners[0]
+    with listener.connect() as before:
+        assert_goes_on(before)
+        proxy.configuration["listeners"][0]["identities"] = [login_rule("one", password)]
+        proxy.reload()
+        assert_ends(before)
+    with listener.connect() as waiting, listener.connect() as session:
+        assert waiting.raw("GET", "k") == NOAUTH
+        assert session.raw("AUTH", "one", password) == b"+OK\r\n"
+        proxy.configuration["listeners"][0]["identities"] = [{"any": True, "user": "app"}]
+        proxy.reload()
+        assert_ends(waiting, session)
+    with listener.connect() as free:
+        assert_goes_on(free)
 
 
 def test_an_ended_session_gets_nothing_of_what_it_was_owed(make):
