@@ -436,7 +436,8 @@ extension Router {
         if session.pointee.replies != .skipping { answer(session, "+RESET\r\n") }
         resetState(session)
         if session.pointee.isLoggedIn { forgetLogin(session) }
-        return .handled
+        return session.pointee.phase == .open || session.pointee.phase == .finished
+            ? .handled : .stop
     }
 
     /// RESET on the session's own connection, which stays: the client may know its id.
@@ -526,7 +527,8 @@ extension Router {
         upstream.pointee.attributes.name = name(of: session)
         session.pointee.upstream = upstream
         introduce(session, to: upstream)
-        connect(upstream)
+        // Unless it has something to say first, which connects it.
+        if upstream.pointee.state == .idle { connect(upstream) }
         return true
     }
 

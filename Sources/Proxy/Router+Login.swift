@@ -255,6 +255,10 @@ extension Router {
     func forgetLogin(_ session: SessionRef) {
         session.pointee.isLoggedIn = false
         if session.pointee.home >= 0 {
+            guard !isRetired[session.pointee.home] else {
+                endWhenSent(session, .noLongerAdmitted)
+                return
+            }
             move(session, to: session.pointee.home)
         } else {
             poolSessions[session.pointee.pool] -= 1

@@ -191,7 +191,7 @@ extension Router {
             guard let owner = upstream.pointee.owner else { break }
             if isError { owner.pointee.change = nil } else { agree(kind, owner, upstream) }
             if kind == .replyMode { answerReplyMode(reply, owner) }
-            if kind == .getName { answerName(reply, isError: isError, owner) }
+            if kind == .getName { answerName(reply, owner) }
         case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
             .speak:
             break

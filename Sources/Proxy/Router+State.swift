@@ -119,9 +119,14 @@ extension Router {
         }
     }
 
-    /// The server has said whether the session may ask for its name.
-    func answerName(_ reply: UnsafeRawBufferPointer, isError: Bool, _ session: SessionRef) {
-        if !isError {
+    /// The server has said what it calls the session's connection, or that it must not ask.
+    func answerName(_ reply: UnsafeRawBufferPointer, _ session: SessionRef) {
+        // A name of ours is none of the client's. It may have set its own in a transaction.
+        let label = ownNames[session.pointee.route]
+        let isOurs =
+            session.pointee.attributes.name.isEmpty && !label.isEmpty
+            && reply.elementsEqual(Array("$\(label.count)\r\n".utf8) + label + [13, 10])
+        if isOurs {
             respondName(session)
         } else if !session.pointee.isMuted, let base = reply.baseAddress {
             answer(session, base, reply.count)

@@ -30,6 +30,7 @@ def valkey_proxy(directory, valkey):
     )
     proxy.by_mode = listeners
     yield proxy
+    assert proxy.process.is_running
     assert proxy.stop() == 0
 
 

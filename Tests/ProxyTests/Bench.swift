@@ -90,6 +90,7 @@ final class Bench {
             switch action {
             case .connect(let upstream):
                 attempts += 1
+                #expect(!connections.contains(upstream), "it is on its way already")
                 connections.append(upstream)
             case .disconnect(let upstream): connections.removeAll { $0 == upstream }
             case .finishSending(let upstream): ended.append(upstream)

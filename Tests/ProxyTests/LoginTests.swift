@@ -286,6 +286,18 @@ struct LoginTests {
         #expect(bench.logins.isEmpty)
     }
 
+    @Test("A name that was set in a transaction is the client's")
+    func nameInTransaction() throws {
+        let bench = Bench(
+            routes: [Route(user: UserIndex(0), isDedicated: false, principal: "any")])
+        let client = bench.client()
+        bench.send(request("CLIENT", "GETNAME"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply(bulk("n"), on: own)
+        #expect(bench.received(by: client) == bulk("n"))
+    }
+
     @Test("A connection is called after the principal, and a client that has no name has none")
     func names() throws {
         let bench = Bench(

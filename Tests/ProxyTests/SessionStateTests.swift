@@ -234,6 +234,22 @@ private let noPermission = "-NOPERM no\r\n"
         #expect(bench.received(by: first) == ok + "-ERR x\r\n")
     }
 
+    @Test("A new connection that is told something first is made once")
+    func freshWithPrelude() throws {
+        let bench = Bench()
+        let (first, second) = (bench.client(), bench.client())
+        let spare = try ask(bench, first, ["CLIENT", "SETINFO", "LIB-NAME", "one"], ok)
+        bench.send(request("WATCH", "k"), from: second)
+        _ = bench.handedOver(spare)
+        let attempts = bench.attempts
+        bench.send(request("WATCH", "k"), from: first)
+        #expect(bench.attempts == attempts + 1)
+        let own = try #require(bench.connections.last)
+        #expect(
+            bench.handedOver(own)
+                == request("CLIENT", "SETINFO", "LIB-NAME", "one") + request("WATCH", "k"))
+    }
+
     @Test("A connection of a session's own is told its name, in a way that every user may")
     func ownConnectionGetsName() throws {
         let bench = Bench()
