@@ -189,9 +189,10 @@ extension Router {
             return !isError
         case .select, .hello, .setName, .getName, .setInfo, .replyMode:
             guard let owner = upstream.pointee.owner else { break }
+            let change = owner.pointee.change
             if isError { owner.pointee.change = nil } else { agree(kind, owner, upstream) }
             if kind == .replyMode { answerReplyMode(reply, owner) }
-            if kind == .getName { answerName(reply, owner) }
+            if case .ownName(isWanted: true) = change { answerName(reply, owner) }
         case .subscribe, .unsubscribe, .unsubscribeAll, .punsubscribeAll, .sunsubscribeAll, .ping,
             .speak:
             break

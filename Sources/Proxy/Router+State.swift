@@ -101,7 +101,7 @@ extension Router {
     ) -> Verdict? {
         guard isQuiet(session) else { return .wait }
         guard session.pointee.lane == .shared, permits(session, .getName) else {
-            let change = Session.Change.name(session.pointee.attributes.name)
+            let change = Session.Change.ownName(isWanted: !session.pointee.isMuted)
             // The server may know the connection by another name, see `name(of:)`.
             return ask(request, .getName, change, of: session, isMuted: true)
         }
@@ -128,7 +128,7 @@ extension Router {
             && reply.elementsEqual(Array("$\(label.count)\r\n".utf8) + label + [13, 10])
         if isOurs {
             respondName(session)
-        } else if !session.pointee.isMuted, let base = reply.baseAddress {
+        } else if let base = reply.baseAddress {
             answer(session, base, reply.count)
         }
     }
@@ -220,12 +220,12 @@ extension Router {
             let database = pools[session.pointee.pool].database
             enter(session, pool(route: session.pointee.route, wanted, database: database))
         case .name, .libraryName, .libraryVersion:
-            permissions[user].insert(
-                kind == .setName ? .setName : kind == .getName ? .getName : .setInfo)
-            if let change = session.pointee.change, kind != .getName {
+            permissions[user].insert(kind == .setName ? .setName : .setInfo)
+            if let change = session.pointee.change {
                 session.pointee.attributes.apply(change)
                 upstream.pointee.attributes.apply(change)
             }
+        case .ownName: permissions[user].insert(.getName)
         case .replies:
             permissions[user].insert(.replyMode)
             // Takes effect in `answerReplyMode`.
@@ -415,7 +415,7 @@ extension ClientAttributes {
         case .name(let name): self.name = name
         case .libraryName(let name): libraryName = name
         case .libraryVersion(let version): libraryVersion = version
-        case .database, .hello, .replies: break
+        case .database, .hello, .replies, .ownName: break
         }
     }
 }

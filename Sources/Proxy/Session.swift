@@ -77,6 +77,8 @@ package struct Session: ~Copyable {
         case database(Int)
         case hello(version: UInt8, name: [UInt8]?)
         case name([UInt8])
+        /// Nothing changes: the client asked for its name, and whether it wants the answer.
+        case ownName(isWanted: Bool)
         case libraryName([UInt8])
         case libraryVersion([UInt8])
         case replies(Replies)

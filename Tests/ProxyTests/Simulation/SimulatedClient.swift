@@ -146,7 +146,11 @@ final class SimulatedClient {
     var isPartway: Bool { position > 0 || !oddReply.isEmpty }
 
     /// A server that sees the client leave may drop what it owes it.
-    var mayBeCut: Bool { isRelayed || wasRelayed || leftBlocked || hasTracked }
+    var mayBeCut: Bool {
+        isRelayed || wasRelayed || leftBlocked || hasTracked || hasBlockedSilently
+    }
+    /// A command that waits was sent with replies turned off: nobody sees when it ends.
+    private var hasBlockedSilently = false
     private var wasRelayed = false
     /// Pushes may come behind a reply, and nobody is owed them.
     private var hasTracked = false
@@ -595,6 +599,7 @@ final class SimulatedClient {
             let (before, wasTied, wasLasting) = (shadow, isTied, isLasting)
             var out: [UInt8] = []
             _ = shadow.run(request, to: &out)
+            if blocks && out.isEmpty { hasBlockedSilently = true }
             if lasts && out.first != UInt8(ascii: "-") { isLasting = true }
             expect(out, blocks: blocks, isTied: ties || wasTied || isTied)
             if habits.isUnsure && !out.isEmpty { expectRefusals(request, before, wasLasting) }
