@@ -13,7 +13,8 @@
 
 import Identity
 
-struct ContainerCredentials {
+/// Where a container's credential is to be asked for.
+package struct ContainerCredentials {
     let url: String
     let environment: AWSEnvironment
 
@@ -36,7 +37,7 @@ struct ContainerCredentials {
     }
 
     /// Throws for a URL that a credential must not be asked from.
-    static func check(_ url: String) throws(AWSFailure) {
+    package static func check(_ url: String) throws(AWSFailure) {
         let lowered = url.lowercased()
         let wanted =
             "AWS_CONTAINER_CREDENTIALS_FULL_URI: wanted an https URL, or http to localhost, a"

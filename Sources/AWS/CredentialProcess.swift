@@ -9,17 +9,19 @@
 import Glibc
 import Identity
 
-struct CredentialProcess {
+/// A command line of `credential_process`.
+package struct CredentialProcess {
     /// For the whole run.
     static let timeout: Duration = .seconds(60)
     /// Largest output that is accepted, in bytes.
     static let outputLimit = 64 * 1024
 
-    let arguments: [String]
+    /// The program and what it is given.
+    package let arguments: [String]
 
     /// Splits a command line at blanks; quotes and backslashes keep them together, as in a shell, and
     /// nothing else is special. nil: there is no command, or a quote is open.
-    init?(commandLine: String) {
+    package init?(commandLine: String) {
         var arguments: [String] = []
         var current: String?
         var quote: Character?
