@@ -124,6 +124,8 @@ DECLARED = {
     ("hello", QUEUEING): "as AUTH: it may carry a login, so it is the proxy's to answer",
     ("auth", HUSHED): "refused with the error of AUTH without arguments: its place cannot be known",
     ("hello", HUSHED): "as AUTH, if it is one that the proxy refuses",
+    ("client|getname", RELAYED): "the connection has the name of its principal, and the server tells it",
+    ("client|getname", QUEUEING): "as where replies are uncountable",
     ("quit", SILENCED): "a server that need not answer does not close either; the proxy does",
 }
 
