@@ -24,8 +24,8 @@ enum RequestReference {
         .subscribe: ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"],
         .unsubscribe: ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"],
         .monitor: ["MONITOR"], .replication: ["SYNC", "PSYNC", "REPLCONF"],
-        .lasting: ["READONLY", "READWRITE", "ASKING"], .script: ["SCRIPT"],
-        .function: ["FUNCTION"], .outOfBand: ["SHUTDOWN", "FAILOVER", "DEBUG"],
+        .lasting: ["READONLY", "READWRITE", "ASKING", "DEBUG"], .script: ["SCRIPT"],
+        .function: ["FUNCTION"], .outOfBand: ["SHUTDOWN", "FAILOVER"],
     ]
 
     private static let classes: [String: CommandClass] = names.reduce(into: [:]) { table, entry in
