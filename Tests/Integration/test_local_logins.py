@@ -61,11 +61,11 @@ def test_a_client_logs_in_with_a_password_of_each_kind(start, scrypt, place, kin
     }
     proxy = start(login(name="legacy", **{kind: values[kind]}))
     with proxy.connect() as client:
-        assert client.raw("GET", "k") == NOAUTH
+        assert client.raw("GET", "never-set") == NOAUTH
         assert client.raw("AUTH", "legacy", "wrong") == WRONGPASS
         assert client.raw("AUTH", "other", password) == WRONGPASS
         assert client.raw("AUTH", password) == WRONGPASS
-        assert client.raw("GET", "k") == NOAUTH
+        assert client.raw("GET", "never-set") == NOAUTH
         assert client.raw("AUTH", "legacy", password) == b"+OK\r\n"
         assert client.value("ACL", "WHOAMI") == b"app"
         # As on a server, a wrong password later changes nothing.
@@ -140,9 +140,9 @@ def test_a_later_rule_without_a_login_serves_until_the_client_logs_in(start):
     )
     with proxy.connect() as client:
         assert isinstance(client.value("ACL", "WHOAMI"), Error)
-        assert client.raw("GET", "k") == b"$-1\r\n"
+        assert client.raw("GET", "never-set") == b"$-1\r\n"
         assert client.raw("AUTH", "a", "wrong") == WRONGPASS
-        assert client.raw("GET", "k") == b"$-1\r\n"
+        assert client.raw("GET", "never-set") == b"$-1\r\n"
         assert client.raw("AUTH", "a", password) == b"+OK\r\n"
         assert client.value("ACL", "WHOAMI") == b"app"
 
@@ -182,7 +182,7 @@ def test_reset_takes_a_login_back(start):
     with proxy.connect() as client:
         assert client.raw("AUTH", "a", password) == b"+OK\r\n"
         assert client.raw("RESET") == b"+RESET\r\n"
-        assert client.raw("GET", "k") == NOAUTH
+        assert client.raw("GET", "never-set") == NOAUTH
         assert client.raw("AUTH", "a", password) == b"+OK\r\n"
         assert client.value("ACL", "WHOAMI") == b"app"
 
@@ -197,7 +197,7 @@ def test_reset_takes_a_client_back_to_what_it_was_without_a_login(start):
         assert client.value("ACL", "WHOAMI") == b"app"
         assert client.raw("RESET") == b"+RESET\r\n"
         assert isinstance(client.value("ACL", "WHOAMI"), Error)
-        assert client.raw("GET", "k") == b"$-1\r\n"
+        assert client.raw("GET", "never-set") == b"$-1\r\n"
 
 
 def test_places_follow_logins_there_and_back(start):
@@ -212,7 +212,7 @@ def test_places_follow_logins_there_and_back(start):
         with proxy.connect() as one:
             assert one.raw("AUTH", "a", password) == b"+OK\r\n"
             with proxy.connect() as two, proxy.connect() as three:
-                assert two.raw("GET", "k") == three.raw("GET", "k") == b"$-1\r\n"
+                assert two.raw("GET", "never-set") == three.raw("GET", "never-set") == b"$-1\r\n"
                 with proxy.connect() as four:
                     assert four.read_to_end() == FULL
                 # There is one place for logins, which RESET gives back.
