@@ -322,6 +322,9 @@ class Pair:
                 states.add(HUSHED)
             if name in UNCOUNTABLE or SUBSCRIBED in states and is_odd:
                 states.add(RELAYED)
+                # What was said of replies before is said to the server now.
+                if SILENCED in states:
+                    states.add(HUSHED)
             if name == "multi":
                 states.add(QUEUEING)
             elif name in ("exec", "discard", "reset") and len(command) == 1:
