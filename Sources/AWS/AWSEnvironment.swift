@@ -108,12 +108,3 @@ func contents(of path: String, limit: Int = 1 << 20) throws(AWSFailure) -> Secre
     }
     return buffer.secret()
 }
-
-/// What errno means, such as `No such file or directory`.
-func errorText(_ code: Int32) -> String {
-    var buffer = [CChar](repeating: 0, count: 128)
-    guard strerror_r(code, &buffer, buffer.count) == 0 else { return "error \(code)" }
-    return buffer.withUnsafeBufferPointer { text in
-        text.baseAddress.map { String(cString: $0) } ?? "error \(code)"
-    }
-}

@@ -16,7 +16,6 @@
 // Source: AWS SDKs and Tools Reference Guide, "IMDS credential provider"; botocore 1.43,
 // credentials.RefreshableCredentials (15 minutes); the SDK for Rust (static stability).
 
-import Glibc
 import Identity
 import Synchronization
 
@@ -40,7 +39,7 @@ package final class CredentialRefresher: Sendable {
 
     private struct Shared {
         var state = State()
-        var thread: pthread_t?
+        var thread: BackgroundThread?
         /// Somebody thinks that the credential is no good.
         var isAsked = false
     }
@@ -50,7 +49,7 @@ package final class CredentialRefresher: Sendable {
     private let clock: AWSClock
     private let cancellation: Cancellation
     private let onChange: @Sendable (State) -> Void
-    private let wake = WakeUp()
+    private let wake = WakePipe()
 
     /// - Parameters:
     ///   - fetch: called on the refresher's thread; may block, and must end when cancelled.
@@ -86,23 +85,14 @@ package final class CredentialRefresher: Sendable {
 
     /// Starts the thread. Throws when the system gives none.
     package func start() throws(AWSFailure) {
-        let code = shared.withLock { shared -> Int32 in
-            precondition(shared.thread == nil, "started twice")
-            var thread = pthread_t()
-            let refresher = Unmanaged.passRetained(self)
-            let code = pthread_create(
-                &thread, nil,
-                { argument in
-                    guard let argument else { return nil }
-                    Unmanaged<CredentialRefresher>.fromOpaque(argument).takeRetainedValue().run()
-                    return nil
-                }, refresher.toOpaque())
-            if code == 0 { shared.thread = thread } else { refresher.release() }
-            return code
-        }
-        guard code == 0 else {
+        do throws(BackgroundThread.Unavailable) {
+            try shared.withLock { shared throws(BackgroundThread.Unavailable) in
+                precondition(shared.thread == nil, "started twice")
+                shared.thread = try BackgroundThread.start { self.run() }
+            }
+        } catch {
             throw AWSFailure(
-                .unavailable, "cannot start a thread for AWS credentials: \(errorText(code))")
+                .unavailable, "cannot start a thread for AWS credentials: \(error.reason)")
         }
     }
 
@@ -114,15 +104,10 @@ package final class CredentialRefresher: Sendable {
             defer { shared.thread = nil }
             return shared.thread
         }
-        if let thread { pthread_join(thread, nil) }
+        thread?.join()
     }
 
     private func run() {
-        // Signals belong to the threads that handle them.
-        var all = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, nil)
-
         var failures = 0
         var asked = 0
         var lastAsked = Monotonic.now()
@@ -200,45 +185,6 @@ package final class CredentialRefresher: Sendable {
             let left = until.milliseconds(since: Monotonic.now())
             if left <= 0 { return }
             wake.wait(milliseconds: left)
-        }
-    }
-}
-
-/// A pipe to oneself.
-private final class WakeUp: Sendable {
-    private let readEnd: Int32
-    private let writeEnd: Int32
-
-    init() {
-        var ends: [Int32] = [-1, -1]
-        if pipe(&ends) == 0 {
-            for end in ends {
-                _ = fcntl(end, F_SETFD, FD_CLOEXEC)
-                _ = fcntl(end, F_SETFL, O_NONBLOCK)
-            }
-        } else {
-            ends = [-1, -1]
-        }
-        (readEnd, writeEnd) = (ends[0], ends[1])
-    }
-
-    deinit {
-        if readEnd >= 0 { close(readEnd) }
-        if writeEnd >= 0 { close(writeEnd) }
-    }
-
-    func signal() {
-        var byte: UInt8 = 1
-        _ = write(writeEnd, &byte, 1)
-    }
-
-    func wait(milliseconds: Int64) {
-        var polled = pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0)
-        // Without a descriptor poll(2) is a sleep: short ones, so that requests are seen.
-        let step = readEnd >= 0 ? milliseconds : min(milliseconds, 200)
-        guard poll(&polled, 1, Int32(clamping: step)) > 0 else { return }
-        withUnsafeTemporaryAllocation(byteCount: 64, alignment: 1) { buffer in
-            while read(readEnd, buffer.baseAddress, buffer.count) > 0 {}
         }
     }
 }

@@ -141,7 +141,7 @@ extension Int64 {
 
 extension Duration {
     /// Rounded down; far beyond any date at the ends.
-    var milliseconds: Int64 {
+    package var milliseconds: Int64 {
         let (seconds, attoseconds) = components
         return seconds.multipliedReportingOverflow(by: 1000).partialValue
             + attoseconds / 1_000_000_000_000_000

@@ -218,7 +218,7 @@ private final class Jobs: Sendable {
     private struct State {
         var waiting: [Job] = []
         var idle = 0
-        var threads: [pthread_t] = []
+        var threads: [BackgroundThread] = []
         var isStopping = false
     }
 
@@ -263,29 +263,17 @@ private final class Jobs: Sendable {
         state.threads = []
         pthread_cond_broadcast(condition)
         pthread_mutex_unlock(mutex)
-        for thread in threads { pthread_join(thread, nil) }
+        for thread in threads { thread.join() }
     }
 
     /// A system without threads leaves the job waiting for one that is there, or for the next
     /// submission.
     private func startThread() {
-        var thread = pthread_t()
-        let jobs = Unmanaged.passRetained(self)
-        let code = pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument else { return nil }
-                Unmanaged<Jobs>.fromOpaque(argument).takeRetainedValue().run()
-                return nil
-            }, jobs.toOpaque())
-        if code == 0 { state.threads.append(thread) } else { jobs.release() }
+        guard let thread = try? BackgroundThread.start({ self.run() }) else { return }
+        state.threads.append(thread)
     }
 
     private func run() {
-        // Signals belong to the threads that handle them.
-        var all = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, nil)
         while let job = next() { job() }
     }
 

@@ -76,7 +76,7 @@ package final class CredentialStore: Sendable {
     private let slots: [Slot]
     private let slotOfUser: [UserIndex: Int]
     private let environment: PasswordEnvironment
-    private let pollMilliseconds: Int64
+    private let pollEvery: Duration
     private let logger: Logger
     private let aws: AWSCredentials?
     private let isAWSChanged = Atomic<Bool>(false)
@@ -94,7 +94,7 @@ package final class CredentialStore: Sendable {
 
     /// What start, subscribe and stop share with the thread.
     private struct Control {
-        var thread: pthread_t?
+        var thread: BackgroundThread?
         /// Subscribers that have not been given the first snapshots yet.
         var arriving: [Subscriber] = []
     }
@@ -113,7 +113,7 @@ package final class CredentialStore: Sendable {
             uniqueKeysWithValues: users.enumerated().map { ($1.index, $0) })
         self.environment = environment
         self.aws = aws
-        pollMilliseconds = max(10, pollEvery.wholeMilliseconds)
+        self.pollEvery = max(.milliseconds(10), pollEvery)
         self.logger = logger
         wake = WakePipe()
     }
@@ -134,25 +134,14 @@ package final class CredentialStore: Sendable {
                 read(slot)
             }
         }
-        let reason = control.withLock { control -> String? in
-            precondition(control.thread == nil, "started twice")
-            var thread = pthread_t()
-            let store = Unmanaged.passRetained(self)
-            let code = pthread_create(
-                &thread, nil,
-                { argument in
-                    guard let argument else { return nil }
-                    Unmanaged<CredentialStore>.fromOpaque(argument).takeRetainedValue().run()
-                    return nil
-                }, store.toOpaque())
-            guard code == 0 else {
-                store.release()
-                return "cannot start a thread for credentials: \(errorText(code))"
+        do throws(BackgroundThread.Unavailable) {
+            try control.withLock { control throws(BackgroundThread.Unavailable) in
+                precondition(control.thread == nil, "started twice")
+                control.thread = try BackgroundThread.start { self.run() }
             }
-            control.thread = thread
-            return nil
+        } catch {
+            throw StartFailure(reason: "cannot start a thread for credentials: \(error.reason)")
         }
-        if let reason { throw StartFailure(reason: reason) }
         do throws(AWSFailure) {
             try aws?.start { [weak self] in
                 guard let self else { return }
@@ -166,7 +155,7 @@ package final class CredentialStore: Sendable {
 
     /// Waits until AWS has answered for every user that needs it, well or not, or time is up.
     package func waitForAWS(atMost limit: Duration) {
-        let end = Monotonic.now() + limit.wholeMilliseconds
+        let end = Monotonic.now() + limit
         while Monotonic.now() < end {
             let isWaiting = slots.contains { slot in
                 slot.user.source.needsAWS && slot.snapshot.withLock { $0.version } < 2
@@ -214,7 +203,7 @@ package final class CredentialStore: Sendable {
             defer { control.thread = nil }
             return control.thread
         }
-        if let thread { pthread_join(thread, nil) }
+        thread?.join()
         aws?.stop()
     }
 }
@@ -288,7 +277,7 @@ extension CredentialStore {
         slot.isDue = false
         // Taken before the reading: a request that comes during it wants another one.
         let isAskedFor = slot.refreshWanted.exchange(false, ordering: .acquiringAndReleasing)
-        slot.earliestRead = Monotonic.now() + Self.readInterval.wholeMilliseconds
+        slot.earliestRead = Monotonic.now() + Self.readInterval
         switch slot.user.source {
         case .passwordFile(let path):
             return publish(slot, read(slot, path: path), isAskedFor: isAskedFor)
@@ -323,7 +312,7 @@ extension CredentialStore {
         case .failure(let unusable):
             // What came before is not forgotten because the next one is not there yet.
             if unusable.isFirst, before.version > 0, !isAskedFor { return nil }
-            let now = UInt64(clamping: Monotonic.now().nanoseconds)
+            let now = Monotonic.now().nanoseconds
             credential = before.credential.flatMap { $0.isUsable(at: now) ? $0 : nil }
             failure = unusable
         }
@@ -417,7 +406,7 @@ extension CredentialStore {
 extension CredentialStore {
     /// Signs a token, and says when to sign the next one.
     private func sign(_ source: IAMSource, _ slot: Slot) -> Result<Credential, Unusable> {
-        slot.nextRead = Monotonic.now() + Self.shortestTokenAge.wholeMilliseconds
+        slot.nextRead = Monotonic.now() + Self.shortestTokenAge
         guard let aws else { return .failure(.notYet) }
         do throws(AWSCredentials.Unavailable) {
             let token = try aws.token(source, userName: slot.user.userName)
@@ -428,12 +417,12 @@ extension CredentialStore {
             let now = Monotonic.now()
             slot.tokenSigner = token.signer
             let age = min(Self.tokenAge, source.life.renewAfter / 16, token.usableFor / 4)
-            slot.nextRead = now + max(age, Self.shortestTokenAge).wholeMilliseconds
-            let end = now + token.usableFor.wholeMilliseconds
+            slot.nextRead = now + max(age, Self.shortestTokenAge)
+            let end = now + token.usableFor
             return .success(
                 Credential(
                     userName: slot.user.userName, secret: token.secret,
-                    kind: .iamToken(source.life), usableUntil: UInt64(clamping: end.nanoseconds),
+                    kind: .iamToken(source.life), usableUntil: end.nanoseconds,
                     origin: "signed with the access key \(token.signer)"))
         } catch {
             return .failure(Unusable(reason: error.reason, isFirst: error.isFirst))
@@ -445,7 +434,7 @@ extension CredentialStore {
         let now = Monotonic.now()
         guard now < slot.nextRead, let aws, aws.signer == slot.tokenSigner,
             let credential = slot.snapshot.withLock({ $0 }).credential,
-            credential.isUsable(at: UInt64(clamping: now.nanoseconds))
+            credential.isUsable(at: now.nanoseconds)
         else { return nil }
         return credential
     }
@@ -457,11 +446,12 @@ extension CredentialStore {
         slot.secret.isBeingFetched = true
         var refused: AWSCredentials.Found?
         if isAskedFor {
-            let pause = Self.shortestSecretPause.wholeMilliseconds
-            let longest = Self.longestSecretPause.wholeMilliseconds
-            if slot.secret.lastAskedLook + 2 * longest < now { slot.secret.vainLooks = 0 }
+            let pause = Self.shortestSecretPause
+            let longest = Self.longestSecretPause
+            if slot.secret.lastAskedLook + longest * 2 < now { slot.secret.vainLooks = 0 }
             slot.secret.lastAskedLook = now
-            slot.secret.nextAskedLook = now + min(longest, pause << min(slot.secret.vainLooks, 10))
+            slot.secret.nextAskedLook =
+                now + min(longest, pause * (1 << min(slot.secret.vainLooks, 10)))
             slot.secret.vainLooks += 1
             // Soon after another one was found the refusal may still be the old one's.
             if slot.secret.foundAt + pause <= now { refused = slot.secret.found }
@@ -484,11 +474,11 @@ extension CredentialStore {
         case .success(let found):
             slot.secret.failures = 0
             let jitter = Double.random(in: 0.9...1.1)
-            slot.nextRead = now + (source.refreshEvery * jitter).wholeMilliseconds
+            slot.nextRead = now + (source.refreshEvery * jitter)
             if found.currentID != slot.secret.found?.currentID {
                 slot.secret.vainLooks = 0
                 slot.secret.nextAskedLook = min(
-                    slot.secret.nextAskedLook, now + Self.shortestSecretPause.wholeMilliseconds)
+                    slot.secret.nextAskedLook, now + Self.shortestSecretPause)
             } else if !answer.isAskedFor, found.stage == .current {
                 // A look without a reason leaves what a refusal has led to.
                 return publishAgain(slot)
@@ -511,9 +501,9 @@ extension CredentialStore {
         case .failure(let unavailable):
             slot.secret.failures += 1
             let pause = min(
-                Self.longestSecretPause.wholeMilliseconds,
-                Self.shortestSecretPause.wholeMilliseconds << min(slot.secret.failures - 1, 10))
-            slot.nextRead = now + min(pause, source.refreshEvery.wholeMilliseconds)
+                Self.longestSecretPause,
+                Self.shortestSecretPause * (1 << min(slot.secret.failures - 1, 10)))
+            slot.nextRead = now + min(pause, source.refreshEvery)
             return publish(
                 slot,
                 .failure(Unusable(reason: unavailable.reason, isFirst: unavailable.isFirst)),
@@ -528,7 +518,7 @@ extension CredentialStore {
     }
 
     /// Whether a source of AWS's is to be read now; otherwise `wait` ends when it will be.
-    private func isDue(_ slot: Slot, at now: Monotonic, isAWSChanged: Bool, _ wait: inout Int32)
+    private func isDue(_ slot: Slot, at now: Monotonic, isAWSChanged: Bool, _ wait: inout Int64)
         -> Bool
     {
         let isAskedFor = slot.refreshWanted.load(ordering: .acquiring)
@@ -537,15 +527,15 @@ extension CredentialStore {
         case .iam:
             if isAWSChanged, youngToken(slot) == nil { return true }
             if now >= slot.nextRead { return true }
-            wait = min(wait, now.milliseconds(until: slot.nextRead))
+            wait = min(wait, slot.nextRead.milliseconds(since: now))
             return isAskedFor
         case .secretsManager:
             guard !slot.secret.isBeingFetched else { return false }
             if isAskedFor, now >= slot.secret.nextAskedLook { return true }
             if isAWSChanged, slot.secret.failures > 0 || slot.secret.found == nil { return true }
             if now >= slot.nextRead { return true }
-            wait = min(wait, now.milliseconds(until: slot.nextRead))
-            if isAskedFor { wait = min(wait, now.milliseconds(until: slot.secret.nextAskedLook)) }
+            wait = min(wait, slot.nextRead.milliseconds(since: now))
+            if isAskedFor { wait = min(wait, slot.secret.nextAskedLook.milliseconds(since: now)) }
             return false
         }
     }
@@ -555,17 +545,12 @@ extension CredentialStore {
 
 extension CredentialStore {
     private func run() {
-        // Signals belong to the threads that handle them.
-        var all = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, nil)
-
         var subscribers: [Subscriber] = []
         var watcher = DirectoryWatcher(paths: slots.compactMap(\.path))
         if !watcher.isUsable, slots.contains(where: { $0.path != nil }) {
             logger.warning(
                 "inotify is not available: changed password files are noticed by polling only",
-                metadata: ["reason": "\(watcher.failure)", "poll_ms": "\(pollMilliseconds)"])
+                metadata: ["reason": "\(watcher.failure)", "poll_ms": "\(pollEvery.milliseconds)"])
         }
         // What changed between the first reading and the watch.
         var nextPoll = Monotonic.now()
@@ -588,7 +573,7 @@ extension CredentialStore {
                     guard let path = slot.path else { continue }
                     if PasswordFile.fingerprint(of: path) != slot.fingerprint { slot.isDue = true }
                 }
-                nextPoll = now + pollMilliseconds
+                nextPoll = now + pollEvery
             }
 
             let answered = answers.withLock { answers in
@@ -601,7 +586,7 @@ extension CredentialStore {
                 for subscriber in subscribers { subscriber(user, snapshot) }
             }
 
-            var wait = now.milliseconds(until: nextPoll)
+            var wait = nextPoll.milliseconds(since: now)
             let isAWSChanged = isAWSChanged.exchange(false, ordering: .acquiringAndReleasing)
             for slot in slots {
                 if slot.user.source.needsAWS {
@@ -613,19 +598,19 @@ extension CredentialStore {
                 }
                 guard slot.isDue else { continue }
                 guard now >= slot.earliestRead else {
-                    wait = min(wait, now.milliseconds(until: slot.earliestRead))
+                    wait = min(wait, slot.earliestRead.milliseconds(since: now))
                     continue
                 }
                 let snapshot = read(slot)
                 if case .iam = slot.user.source {
-                    wait = min(wait, now.milliseconds(until: slot.nextRead))
+                    wait = min(wait, slot.nextRead.milliseconds(since: now))
                 }
                 guard let snapshot else { continue }
                 for subscriber in subscribers { subscriber(slot.user.index, snapshot) }
             }
 
             if waitForNews(milliseconds: wait, &watcher) {
-                let settled = Monotonic.now() + Self.settleTime.wholeMilliseconds
+                let settled = Monotonic.now() + Self.settleTime
                 for slot in slots where slot.path != nil {
                     slot.isDue = true
                     slot.earliestRead = max(slot.earliestRead, settled)
@@ -635,22 +620,16 @@ extension CredentialStore {
     }
 
     /// Sleeps until something happens or time is up. True: a watched directory changed.
-    private func waitForNews(milliseconds: Int32, _ watcher: inout DirectoryWatcher) -> Bool {
+    private func waitForNews(milliseconds: Int64, _ watcher: inout DirectoryWatcher) -> Bool {
         var polled = [
             pollfd(fd: wake.descriptor, events: Int16(POLLIN), revents: 0),
             pollfd(fd: watcher.descriptor, events: Int16(POLLIN), revents: 0),
         ]
         // A negative descriptor (no inotify) is skipped by poll(2).
-        guard poll(&polled, nfds_t(polled.count), milliseconds) > 0 else { return false }
+        guard poll(&polled, nfds_t(polled.count), Int32(clamping: milliseconds)) > 0 else {
+            return false
+        }
         if polled[0].revents != 0 { wake.clear() }
         return polled[1].revents != 0 && watcher.drain()
-    }
-}
-
-extension Duration {
-    /// Rounded down.
-    var wholeMilliseconds: Int64 {
-        let (seconds, attoseconds) = components
-        return seconds * 1_000 + attoseconds / 1_000_000_000_000_000
     }
 }

@@ -3,6 +3,7 @@
 // Which directory an event came from is not told: an event makes every file due, and a reading that
 // finds nothing new publishes nothing. The limit of readings per user is what bounds the cost.
 
+import AWS
 import Glibc
 
 /// Watches the directory of each path, and the directory that the path leads to when it is a link.

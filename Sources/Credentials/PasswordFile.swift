@@ -2,6 +2,7 @@
 //
 // The content passes through one buffer that is wiped; nothing of it is ever in an error.
 
+import AWS
 import Glibc
 package import Identity
 
@@ -106,14 +107,5 @@ package struct PasswordFile {
             default: ""
             }
         return Unusable(reason: "\(what): \(errorText(code))\(remedy)")
-    }
-}
-
-/// What errno means, such as `No such file or directory`.
-func errorText(_ code: Int32) -> String {
-    var buffer = [CChar](repeating: 0, count: 128)
-    guard strerror_r(code, &buffer, buffer.count) == 0 else { return "error \(code)" }
-    return buffer.withUnsafeBufferPointer { text in
-        text.baseAddress.map { String(cString: $0) } ?? "error \(code)"
     }
 }
