@@ -37,6 +37,16 @@ struct TokenVectors: Decodable {
                 sessionToken: inputs.sessionToken.map { Secret($0) }, source: "vector")
         }
 
+        /// The token for its cache, names as the rules want them.
+        func signed() throws -> IAMToken {
+            let request = try IAMTokenRequest(
+                target: .elastiCache(name: inputs.cacheName, isServerless: inputs.serverless),
+                user: inputs.userId, region: inputs.region)
+            return IAMToken(
+                for: request, signedBy: credential, keys: SigningKeys(),
+                at: try #require(WallTime(iso8601: inputs.timestamp)))
+        }
+
         /// Signed as it stands, without the rules for names.
         func presigned(keys: SigningKeys = SigningKeys()) throws -> (
             url: Secret, signed: SignatureV4.Signed
@@ -104,13 +114,7 @@ private func parts(of token: String) -> [String] {
 
     @Test(arguments: tokens.externalKnownAnswers)
     func `published signatures are reproduced`(vector: TokenVectors.Vector) throws {
-        let inputs = vector.inputs
-        let request = try IAMTokenRequest(
-            target: .elastiCache(name: inputs.cacheName, isServerless: inputs.serverless),
-            user: inputs.userId, region: inputs.region)
-        let token = IAMToken(
-            for: request, signedBy: vector.credential, keys: SigningKeys(),
-            at: try #require(WallTime(iso8601: inputs.timestamp)))
+        let token = try vector.signed()
         let signature = try #require(vector.publishedSignature)
         #expect(token.secret.text.hasSuffix("&X-Amz-Signature=\(signature)"))
     }
@@ -170,13 +174,7 @@ private func parts(of token: String) -> [String] {
 
     @Test(arguments: tokens.vectors.filter { $0.kind == "lowercased" })
     func `a cache's name is lowered before it is signed`(vector: TokenVectors.Vector) throws {
-        let inputs = vector.inputs
-        let request = try IAMTokenRequest(
-            target: .elastiCache(name: inputs.cacheName, isServerless: inputs.serverless),
-            user: inputs.userId, region: inputs.region)
-        let token = IAMToken(
-            for: request, signedBy: vector.credential, keys: SigningKeys(),
-            at: try #require(WallTime(iso8601: inputs.timestamp)))
+        let token = try vector.signed()
         #expect(parts(of: token.secret.text) == parts(of: vector.token))
     }
 
