@@ -5,7 +5,6 @@
 
 import Configuration
 import Credentials
-import Glibc
 import Identity
 import Logging
 import Proxy
@@ -143,8 +142,12 @@ extension Listener {
         var options = ListenOptions()
         if case .unix = listener.address {
             options.unixMode = UInt32(listener.socketMode.bits)
-            options.unixUser = try listener.socketOwner.map(Account.userID)
-            options.unixGroup = try listener.socketGroup.map(Account.groupID)
+            options.unixUser = try listener.socketOwner.map {
+                try number(of: $0, "socket_owner", "user", Accounts.system.user)
+            }
+            options.unixGroup = try listener.socketGroup.map {
+                try number(of: $0, "socket_group", "group", Accounts.system.group)
+            }
         }
         self.init(
             endpoint: listener.endpoint,
@@ -166,26 +169,22 @@ extension ListenerSettings {
     }
 }
 
-/// A user or group that a listener's socket file shall belong to.
-private enum Account {
-    struct Unknown: Error, CustomStringConvertible {
-        let description: String
-    }
+/// The user or group that a listener's socket file shall belong to cannot be found.
+private struct NoAccount: Error, CustomStringConvertible {
+    let description: String
+}
 
-    static func userID(_ name: String) throws -> UInt32 {
-        if let number = UInt32(name) { return number }
-        guard let entry = getpwnam(name) else {
-            throw Unknown(description: "socket_owner: there is no user '\(name)' on this system")
-        }
-        return entry.pointee.pw_uid
-    }
-
-    static func groupID(_ name: String) throws -> UInt32 {
-        if let number = UInt32(name) { return number }
-        guard let entry = getgrnam(name) else {
-            throw Unknown(description: "socket_group: there is no group '\(name)' on this system")
-        }
-        return entry.pointee.gr_gid
+/// - Parameter name: or a number, which is itself.
+private func number(
+    of name: String, _ setting: String, _ kind: String, _ lookUp: (String) -> Accounts.Answer
+) throws(NoAccount) -> UInt32 {
+    if let number = UInt32(name) { return number }
+    switch lookUp(name) {
+    case .found(let number): return number
+    case .unknown:
+        throw NoAccount(description: "\(setting): there is no \(kind) '\(name)' on this system")
+    case .failed(let reason):
+        throw NoAccount(description: "\(setting): cannot look up \(kind) '\(name)': \(reason)")
     }
 }
 
