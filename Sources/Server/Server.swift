@@ -61,32 +61,14 @@ package final class Server: Sendable {
         readPassword: @escaping PasswordReader,
         refresh: @escaping @Sendable (UserIndex) -> Void
     ) throws(ServerError) {
-        var sockets: [(ListeningSocket, listener: Int)] = []
-        var addresses: [[SocketAddress]] = []
-        for (index, listener) in configuration.listeners.enumerated() {
-            do throws(ListenError) {
-                let bound = try ListeningSocket.bind(
-                    to: listener.endpoint,
-                    options: listener.options
-                )
-                sockets += bound.map { ($0, index) }
-                addresses.append(bound.map(\.address))
-            } catch {
-                for (socket, _) in sockets { socket.close() }
-                throw .listen(error)
-            }
-        }
-        self.addresses = addresses
+        let bound = try Self.bind(configuration.listeners.indices, of: configuration)
+        let sockets = bound.flatMap(\.sockets)
+        addresses = bound.map(\.addresses)
         let verifier: LoginVerifier?
         do throws(SystemError) {
             // The acceptor makes its own on its thread; whether it can is better known now.
             _ = try Identification(configuration.listeners)
-            let hasLogins = configuration.routes.contains { $0.rule.login != nil }
-            verifier =
-                hasLogins
-                ? try LoginVerifier(
-                    routes: configuration.routes, readPassword: readPassword, logger: logger)
-                : nil
+            verifier = try Self.verifier(for: configuration, readPassword, logger)
         } catch {
             for (socket, _) in sockets { socket.close() }
             throw .system(error, doing: "cannot identify clients")
@@ -132,6 +114,39 @@ package final class Server: Sendable {
             throw .system(error, doing: "cannot start the data plane")
         }
         threads = Mutex(started)
+    }
+
+    private typealias Bound = (
+        sockets: [(ListeningSocket, listener: Int)], addresses: [SocketAddress]
+    )
+
+    /// Binds these listeners, or none of them.
+    private static func bind(
+        _ indices: some Sequence<Int>, of configuration: ServerConfiguration
+    ) throws(ServerError) -> [Bound] {
+        var all: [Bound] = []
+        for index in indices {
+            let listener = configuration.listeners[index]
+            do throws(ListenError) {
+                let bound = try ListeningSocket.bind(
+                    to: listener.endpoint, options: listener.options)
+                all.append((bound.map { ($0, index) }, bound.map(\.address)))
+            } catch {
+                for (socket, _) in all.flatMap(\.sockets) { socket.close() }
+                throw .listen(error)
+            }
+        }
+        return all
+    }
+
+    /// nil: no rule has a login.
+    private static func verifier(
+        for configuration: ServerConfiguration, _ readPassword: @escaping PasswordReader,
+        _ logger: Logger
+    ) throws(SystemError) -> LoginVerifier? {
+        guard configuration.routes.contains(where: { $0.rule.login != nil }) else { return nil }
+        return try LoginVerifier(
+            routes: configuration.routes, readPassword: readPassword, logger: logger)
     }
 
     /// What the configuration allows, and what the descriptors suffice for.
@@ -226,39 +241,32 @@ package final class Server: Sendable {
     package func prepare(_ next: ServerConfiguration) throws(ServerError) -> Succession {
         let old = current.withLock { $0 }
         let (configuration, users) = old.configuration.succeeded(by: next)
-        var sockets: [(ListeningSocket, listener: Int)] = []
-        var opened: [(endpoint: Endpoint, addresses: [SocketAddress])] = []
+        var opening: [Int] = []
         var closed: [Endpoint] = []
         for (index, listener) in configuration.listeners.enumerated() {
             let wasOpen =
                 index < old.configuration.listeners.count
                 && old.configuration.isOpen(listener: index)
-            guard configuration.isOpen(listener: index) else {
-                if wasOpen { closed.append(listener.endpoint) }
-                continue
-            }
-            if wasOpen { continue }
-            do throws(ListenError) {
-                let bound = try ListeningSocket.bind(
-                    to: listener.endpoint, options: listener.options)
-                sockets += bound.map { ($0, index) }
-                opened.append((listener.endpoint, bound.map(\.address)))
-            } catch {
-                for (socket, _) in sockets { socket.close() }
-                throw .listen(error)
+            switch (wasOpen, configuration.isOpen(listener: index)) {
+            case (false, true): opening.append(index)
+            case (true, false): closed.append(listener.endpoint)
+            case (true, true), (false, false): break
             }
         }
+        let bound = try Self.bind(opening, of: configuration)
+        let sockets = bound.flatMap(\.sockets)
         do throws(SystemError) {
-            var verifier = old.verifier
             let identification = try Identification(configuration.listeners)
-            if verifier == nil, configuration.routes.contains(where: { $0.rule.login != nil }) {
-                verifier = try LoginVerifier(
-                    routes: configuration.routes, readPassword: readPassword, logger: logger)
+            var verifier = old.verifier
+            if verifier == nil {
+                verifier = try Self.verifier(for: configuration, readPassword, logger)
             }
             return Succession(
                 configuration: configuration,
                 users: users,
-                opened: opened,
+                opened: zip(opening, bound).map { index, bound in
+                    (configuration.listeners[index].endpoint, bound.addresses)
+                },
                 closed: closed,
                 sockets: sockets,
                 identification: identification,
