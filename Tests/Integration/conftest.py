@@ -236,6 +236,16 @@ def _elasticache(directory, authority):
         front.stop()
 
 
+@pytest.fixture(scope="module")
+def module_moto(directory):
+    """AWS's HTTP endpoints for all tests of a file."""
+    from harness.moto import Moto
+
+    moto = Moto(Path(tempfile.mkdtemp(prefix="moto-", dir=directory)))
+    yield moto
+    moto.stop()
+
+
 @pytest.fixture
 def start_relay(authority):
     """Starts recording relays in front of a server."""
@@ -254,6 +264,15 @@ def start_relay(authority):
 @pytest.fixture
 def place(directory):
     return Path(tempfile.mkdtemp(prefix="place-", dir=directory))
+
+
+@pytest.fixture
+def open_place():
+    """A directory that every user can reach, for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="rap-open-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

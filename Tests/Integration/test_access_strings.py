@@ -8,6 +8,7 @@ import pytest
 
 from harness.resp import ConnectionClosed, bulk, encode
 from harness.server import ACCESS_STRINGS
+from harness.together import together
 
 PROBES = [
     ("GET", "k"), ("SET", "k", "v"), ("GET", "tenant:k"), ("SET", "tenant:k", "v"),
@@ -76,18 +77,14 @@ def test_a_producer_and_a_consumer_work_together(gateway):
 
 def test_users_never_get_each_others_permissions(gateway):
     """Many clients of users with different rights at once, on one proxy."""
-    failures = []
 
     def work(user: str, allowed: tuple, forbidden: tuple):
-        try:
-            for _ in range(10):
-                with gateway.connect(user) as client:
-                    for _ in range(10):
-                        client.send_bytes(encode(*allowed) + encode(*forbidden))
-                        assert not client.read().is_error
-                        assert b"NOPERM" in client.read().raw
-        except Exception as error:
-            failures.append((user, repr(error)))
+        for _ in range(10):
+            with gateway.connect(user) as client:
+                for _ in range(10):
+                    client.send_bytes(encode(*allowed) + encode(*forbidden))
+                    assert not client.read().is_error
+                    assert b"NOPERM" in client.read().raw
 
     plans = [
         ("producer", ("SET", "k", "v"), ("GET", "k")),
@@ -97,12 +94,7 @@ def test_users_never_get_each_others_permissions(gateway):
         ("selector", ("SET", "b:k", "v"), ("SET", "a:k", "v")),
         ("category", ("GET", "k"), ("SET", "k", "v")),
     ]
-    threads = [threading.Thread(target=work, args=plan) for plan in plans * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    together(work, plans * 2)
 
 
 @pytest.mark.parametrize("user", USERS)

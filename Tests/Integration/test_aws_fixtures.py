@@ -17,11 +17,9 @@ from harness.credential_endpoints import (
 from harness.moto import CURRENT, PENDING, PREVIOUS, Moto
 
 
-@pytest.fixture(scope="module")
-def moto(directory):
-    moto = Moto(directory / "moto")
-    yield moto
-    moto.stop()
+@pytest.fixture
+def moto(module_moto):
+    return module_moto
 
 
 @pytest.fixture

@@ -41,11 +41,7 @@ def start(start_elasticache, start_proxy):
         proxy = start_proxy(
             {"cache": Upstream.verified(front)},
             {"app": {"credentials": {"iam": as_configured(cache) | (iam or {})}}}, [listener],
-            environment={
-                "AWS_ACCESS_KEY_ID": key.id, "AWS_SECRET_ACCESS_KEY": key.secret,
-                "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-                "AWS_EC2_METADATA_DISABLED": "true",
-            },
+            environment=key.environment(),
         )
         return front, proxy, listener
 

@@ -9,19 +9,13 @@ import time
 import pytest
 
 from harness.credential_endpoints import ContainerCredentials, SLOW
-from harness.iam import ACCEPTED, AccessKey, Cache
+from harness.iam import ACCEPTED, NO_AWS, AccessKey, Cache
 from harness.passwords import new_password
 from harness.proxy import Listener, Upstream
 from harness.resp import Client, Error, eventually
 
 CACHE = Cache("cache-01")
 KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
-# Nothing of this machine's own settings is to be found by the proxy.
-NOTHING = {
-    "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-STATIC = NOTHING | {"AWS_ACCESS_KEY_ID": KEY.id, "AWS_SECRET_ACCESS_KEY": KEY.secret}
 # A token good for three seconds wants a new one every second.
 QUICK = {"renew_after": "8s", "connection_limit": "12s"}
 
@@ -35,7 +29,7 @@ def iam(cache: Cache = CACHE, **more) -> dict:
 
 @pytest.fixture
 def start(start_proxy):
-    def start(front, environment=STATIC, user=None, users=None, **settings):
+    def start(front, environment=KEY.environment(), user=None, users=None, **settings):
         users = users or {"app": user or iam(front.cache)}
         settings.setdefault("login_timeout", "2s")
         return start_proxy(
@@ -90,7 +84,7 @@ def test_credentials_of_a_session_never_reach_the_server_expired(start_elasticac
     front = start_elasticache(CACHE)
     source = ContainerCredentials(lifetime_seconds=8, issued=front.trust)
     try:
-        proxy = start(front, NOTHING | source.environment())
+        proxy = start(front, NO_AWS | source.environment())
         eventually(lambda: source.requests)
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -108,7 +102,7 @@ def test_when_credentials_end_and_no_others_come_nobody_logs_in(start_elasticach
     front = start_elasticache(CACHE)
     source = ContainerCredentials(lifetime_seconds=4, issued=front.trust)
     try:
-        proxy = start(front, NOTHING | source.environment(), login_timeout="1s")
+        proxy = start(front, NO_AWS | source.environment(), login_timeout="1s")
         eventually(lambda: is_served(proxy))
         source.lasting_fault = 500
         time.sleep(5)
@@ -132,7 +126,7 @@ def test_aws_out_of_reach_holds_up_no_password_file(start_elasticache, start):
     source.lasting_fault = SLOW
     try:
         users = {"app": iam(), "reader": front.server.passwords["reader"]}
-        proxy = start(front, NOTHING | source.environment(), users=users, login_timeout="500ms")
+        proxy = start(front, NO_AWS | source.environment(), users=users, login_timeout="500ms")
         eventually(lambda: source.requests)
         new = new_password()
         front.set_passwords("reader", new)
@@ -163,7 +157,7 @@ def test_a_wrong_name_is_refused_and_the_log_says_what_was_signed(start_elastica
 
 def test_no_credentials_are_an_error_with_every_place_named(start_elasticache, start):
     front = start_elasticache(CACHE)
-    proxy = start(front, NOTHING, login_timeout="300ms")
+    proxy = start(front, NO_AWS, login_timeout="300ms")
     with proxy.connect() as client:
         assert isinstance(client.value("GET", "k"), Error)
     eventually(lambda: "no AWS credentials: none in the environment" in proxy.log())
@@ -175,7 +169,7 @@ def test_the_region_may_come_from_the_environment(start_elasticache, start):
     front.trust(KEY)
     user = iam()
     del user["credentials"]["iam"]["region"]
-    proxy = start(front, STATIC | {"AWS_DEFAULT_REGION": "ap-southeast-2"}, user=user)
+    proxy = start(front, KEY.environment() | {"AWS_DEFAULT_REGION": "ap-southeast-2"}, user=user)
     assert is_served(proxy)
 
 
@@ -186,7 +180,7 @@ def test_aws_settings_that_cannot_be_used_end_the_start(
     front = start_elasticache(CACHE)
     proxy = start_proxy(
         {"cache": Upstream.verified(front)}, {"app": iam()}, [Listener("app")],
-        environment=STATIC | setting, wait=False,
+        environment=KEY.environment() | setting, wait=False,
     )
     assert proxy.process.wait() == 78
     assert "gone" in proxy.log() or "regular file" in proxy.log()

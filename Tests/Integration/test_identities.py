@@ -5,9 +5,7 @@ Clients are made by child processes that have become other users, which only roo
 
 import os
 import re
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,15 +20,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 WAYS = ("tcp4", "tcp6", "unix")
 REFUSAL = b"-NOPERM redis-auth-proxy: no identity rule of this listener admits this client\r\n"
 FULL = b"-ERR max number of clients reached\r\n"
-
-
-@pytest.fixture
-def open_place():
-    """A directory that every user can reach, for sockets."""
-    path = Path(tempfile.mkdtemp(prefix="rap-open-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(params=WAYS)

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -74,15 +72,6 @@ def make(server, start_proxy):
         return Reloading(start_proxy, server, list(listeners), **settings)
 
     return make
-
-
-@pytest.fixture
-def open_place():
-    """A directory that every user can reach, for sockets."""
-    path = Path(tempfile.mkdtemp(prefix="rap-reload-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def assert_goes_on(*clients):

@@ -4,33 +4,22 @@ import time
 
 import pytest
 
-from harness.moto import Moto
+from harness.iam import NO_AWS
 from harness.passwords import new_password
 from harness.proxy import Listener, Upstream
 from harness.resp import Error, eventually
 
-NOTHING = {
-    "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 SECRET = "test/cache"
 
 
-@pytest.fixture(scope="module")
-def shared_moto(directory):
-    moto = Moto(directory / "secrets-manager")
-    yield moto
-    moto.stop()
-
-
 @pytest.fixture
-def moto(shared_moto):
+def moto(module_moto):
     """With no secret of another test."""
-    if not shared_moto.process.is_running:
-        shared_moto.start()
-    yield shared_moto
-    shared_moto.kill()
-    shared_moto.versions.clear()
+    if not module_moto.process.is_running:
+        module_moto.start()
+    yield module_moto
+    module_moto.kill()
+    module_moto.versions.clear()
 
 
 @pytest.fixture
@@ -41,7 +30,7 @@ def start(server, start_proxy, moto):
         return start_proxy(
             {"cache": Upstream.verified(server)},
             {"app": {"credentials": {"secrets_manager": source}}}, [Listener("app")],
-            environment=NOTHING | moto.environment | (environment or {}),
+            environment=NO_AWS | moto.environment | (environment or {}),
             login_timeout=login_timeout,
         )
 

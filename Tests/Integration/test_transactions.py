@@ -3,12 +3,12 @@
 import contextlib
 import random
 import re
-import threading
 import time
 
 import pytest
 
 from harness.resp import bulk, encode
+from harness.together import together
 
 QUEUED = b"+QUEUED\r\n"
 
@@ -112,53 +112,33 @@ def test_half_a_transaction_of_one_client_does_not_catch_anothers_commands(gatew
 def test_increments_under_watch_from_many_clients_are_all_counted(gateway):
     """Optimistic locking is only right if no other client's write can slip in between."""
     clients, rounds = 8, 40
-    failures = []
-
     def work(number: int):
         dice = random.Random(number)
-        try:
-            with gateway.connect() as client:
-                done = 0
-                while done < rounds:
-                    client.raw("WATCH", "total")
-                    held = int(client.value("GET", "total") or 0)
-                    if dice.random() < 0.3:
-                        client.raw("GET", "other")
-                    replies = client.pipeline(("MULTI",), ("SET", "total", held + 1), ("EXEC",))
-                    assert replies.startswith(b"+OK\r\n" + QUEUED), replies
-                    done += replies.endswith(b"*1\r\n+OK\r\n")
-        except Exception as error:
-            failures.append(repr(error))
+        with gateway.connect() as client:
+            done = 0
+            while done < rounds:
+                client.raw("WATCH", "total")
+                held = int(client.value("GET", "total") or 0)
+                if dice.random() < 0.3:
+                    client.raw("GET", "other")
+                replies = client.pipeline(("MULTI",), ("SET", "total", held + 1), ("EXEC",))
+                assert replies.startswith(b"+OK\r\n" + QUEUED), replies
+                done += replies.endswith(b"*1\r\n+OK\r\n")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    together(work, zip(range(clients)))
     with gateway.connect() as client:
         assert client.raw("GET", "total") == bulk(clients * rounds)
 
 
 def test_a_block_sent_at_once_is_atomic_among_many_clients(gateway):
-    failures = []
-
     def work(number: int):
-        try:
-            with gateway.connect() as client:
-                for _ in range(100):
-                    replies = client.pipeline(("MULTI",), ("INCR", "x"), ("INCR", "x"), ("EXEC",))
-                    first, second = replies.split(b"*2\r\n")[1].split()
-                    assert int(second[1:]) == int(first[1:]) + 1, replies
-        except Exception as error:
-            failures.append(repr(error))
+        with gateway.connect() as client:
+            for _ in range(100):
+                replies = client.pipeline(("MULTI",), ("INCR", "x"), ("INCR", "x"), ("EXEC",))
+                first, second = replies.split(b"*2\r\n")[1].split()
+                assert int(second[1:]) == int(first[1:]) + 1, replies
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    together(work, zip(range(8)))
 
 
 @pytest.mark.heavy

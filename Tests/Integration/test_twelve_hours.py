@@ -24,7 +24,7 @@ from harness.credential_endpoints import ContainerCredentials
 from harness.elasticache import (
     LOST_ERROR, REFUSED_BY_ORDER, REFUSED_IN_TRANSACTION, REFUSED_SUBSCRIBED,
 )
-from harness.iam import ACCEPTED, AccessKey, Cache, mint
+from harness.iam import ACCEPTED, NO_AWS, AccessKey, Cache, mint
 from harness.moto import Moto
 from harness.passwords import new_password
 from harness.proxy import Listener, Upstream
@@ -49,11 +49,6 @@ LASTING_CONNECTIONS = 60
 CACHE = Cache("twelve-hours", "eu-central-1")
 KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 SECRET = "twelve/hours"
-# Nothing of this machine's own configuration is to be found by the proxy.
-NOTHING = {
-    "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
 
 class Form:
@@ -71,7 +66,7 @@ class Form:
             CACHE, iam_users=("app",) if self.is_iam else (), token_seconds=TOKEN_SECONDS,
             connection_seconds=CONNECTION_SECONDS, server_kind=self.server_kind,
         )
-        self.environment = dict(NOTHING)
+        self.environment = dict(NO_AWS)
         self.directory = directory
         self.cleanup = cleanup
         self.prepare()
@@ -175,9 +170,7 @@ class IAM(Form):
 
     def prepare(self) -> None:
         self.front.trust(KEY)
-        self.environment |= {
-            "AWS_ACCESS_KEY_ID": KEY.id, "AWS_SECRET_ACCESS_KEY": KEY.secret,
-        }
+        self.environment |= KEY.environment()
 
     def credentials(self):
         return {"credentials": {"iam": {

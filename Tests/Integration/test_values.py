@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from harness.resp import Client, bulk, encode
+from harness.together import together
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -45,27 +46,17 @@ def test_values_of_all_sizes_pass_in_one_pipeline(gateway):
 
 
 def test_big_and_small_values_of_many_clients_do_not_mix(gateway):
-    failures = []
-
     def work(number: int):
-        try:
-            dice = random.Random(number)
-            with gateway.connect(timeout=60) as client:
-                for turn in range(12):
-                    size = dice.choice((10, 10, 1000, 70_000, 300_000, 2 * MIB))
-                    value = b"%d:%d:" % (number, turn) + noise(size, number * 100 + turn)
-                    assert client.raw("SET", f"mix{number}", value) == b"+OK\r\n"
-                    got = client.pipeline(("GET", f"mix{number}"), ("ECHO", f"{number}-{turn}"))
-                    assert got == bulk(value) + bulk(f"{number}-{turn}")
-        except Exception as error:
-            failures.append((number, error))
+        dice = random.Random(number)
+        with gateway.connect(timeout=60) as client:
+            for turn in range(12):
+                size = dice.choice((10, 10, 1000, 70_000, 300_000, 2 * MIB))
+                value = b"%d:%d:" % (number, turn) + noise(size, number * 100 + turn)
+                assert client.raw("SET", f"mix{number}", value) == b"+OK\r\n"
+                got = client.pipeline(("GET", f"mix{number}"), ("ECHO", f"{number}-{turn}"))
+                assert got == bulk(value) + bulk(f"{number}-{turn}")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    together(work, zip(range(12)))
 
 
 def test_an_upload_that_stalls_holds_up_nobody(gateway):

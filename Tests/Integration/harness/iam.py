@@ -22,6 +22,12 @@ DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 
 ACCEPTED = "accepted"
 
+# For a proxy that shall find nothing of this machine's own settings.
+NO_AWS = {
+    "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
 
 @dataclass(frozen=True)
 class AccessKey:
@@ -31,6 +37,13 @@ class AccessKey:
     secret: str
     session_token: str = None
     expires_at: float = None
+
+    def environment(self) -> dict:
+        """For a proxy that shall sign with this key."""
+        keys = {"AWS_ACCESS_KEY_ID": self.id, "AWS_SECRET_ACCESS_KEY": self.secret}
+        if self.session_token is not None:
+            keys["AWS_SESSION_TOKEN"] = self.session_token
+        return NO_AWS | keys
 
 
 @dataclass(frozen=True)
