@@ -11,7 +11,7 @@ package final class Cancellation: Sendable {
     package init() {}
 
     /// Readable from when the flag is raised; -1 if the system gave no pipe, then waits are in steps.
-    var descriptor: Int32 { pipe.descriptor }
+    package var descriptor: Int32 { pipe.descriptor }
 
     package var isCancelled: Bool { raised.load(ordering: .acquiring) }
 

@@ -35,6 +35,8 @@ package struct UpstreamFacts: Sendable {
     package let database: Int
     /// Attempts that failed since the last success of this connection.
     package let failures: Int
+    /// The server said at the last login that it is part of a cluster.
+    package let isCluster: Bool
 
     package init(
         connection: UInt64,
@@ -43,7 +45,8 @@ package struct UpstreamFacts: Sendable {
         isShared: Bool,
         protocolVersion: Int,
         database: Int = 0,
-        failures: Int
+        failures: Int,
+        isCluster: Bool = false
     ) {
         self.connection = connection
         self.route = route
@@ -52,6 +55,7 @@ package struct UpstreamFacts: Sendable {
         self.protocolVersion = protocolVersion
         self.database = database
         self.failures = failures
+        self.isCluster = isCluster
     }
 }
 

@@ -118,13 +118,14 @@ extension Router {
                 }
             }
             let hello = UnsafeRawBufferPointer(rebasing: reply[..<end])
-            guard let id = HelloReply.parse(hello)?.connectionIDRange else {
+            guard let said = HelloReply.parse(hello), let id = said.connectionIDRange else {
                 upstream.pointee.loginReply.removeAll()
                 fail(upstream, "the server's answer to the login is not an answer to HELLO")
                 return
             }
             upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
             upstream.pointee.helloTail = Array(hello[id.upperBound...])
+            upstream.pointee.isCluster = said.mode.elementsEqual("cluster".utf8)
             upstream.pointee.loginReply.removeAll()
             upstream.pointee.loginReply.release()
             didLogIn(upstream)

@@ -134,6 +134,8 @@ package struct Upstream: ~Copyable {
     /// What HELLO answers on this connection, before and after the connection's id.
     var helloHead: [UInt8] = []
     var helloTail: [UInt8] = []
+    /// What it said of its mode there.
+    var isCluster = false
 
     init(id: UInt64, pool: Int, _ shape: Pool, user: UserIndex, owner: SessionRef?) {
         self.id = id
@@ -208,7 +210,8 @@ package struct Upstream: ~Copyable {
             isShared: isShared,
             protocolVersion: Int(protocolVersion),
             database: database,
-            failures: failures
+            failures: failures,
+            isCluster: isCluster
         )
     }
 }

@@ -25,6 +25,7 @@ final class Reload {
     private let environment: PasswordEnvironment
     private let server: Server
     private let credentials: LiveCredentials
+    private let clusters: ClusterCheck
     private let logger: Logger
     private var settings: Settings
 
@@ -34,13 +35,14 @@ final class Reload {
     init(
         of settings: Settings, load: @escaping () throws(InvalidConfiguration) -> LoadedSettings,
         environment: PasswordEnvironment, server: Server, credentials: LiveCredentials,
-        logger: Logger
+        clusters: ClusterCheck, logger: Logger
     ) {
         self.settings = settings
         self.load = load
         self.environment = environment
         self.server = server
         self.credentials = credentials
+        self.clusters = clusters
         self.logger = logger
     }
 
@@ -77,6 +79,8 @@ final class Reload {
             let users = next.credentialUsers(numbered: succession.users)
             do {
                 let store = try credentials.prepare(users)
+                // Before the first login by the new numbers.
+                clusters.follow(next, numbered: succession.users)
                 server.follow(succession)
                 credentials.follow(store, users)
             } catch {

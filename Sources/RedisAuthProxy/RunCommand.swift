@@ -158,13 +158,18 @@ func start(
     let credentials = LiveCredentials { users throws(AWSFailure) in
         try credentialStore(users, environment, logger: logger)
     }
-    defer { credentials.stop() }
+    let clusters = ClusterCheck(credentials: credentials, logger: logger)
+    defer {
+        clusters.stop()
+        credentials.stop()
+    }
     do {
         let users = settings.credentialUsers
         credentials.follow(try credentials.prepare(users), users)
+        clusters.follow(settings, numbered: users.map(\.index))
         _ = try serve(
             settings, load: load, environment: environment, credentials: credentials,
-            logger: logger, whenReady: whenReady)
+            clusters: clusters, logger: logger, whenReady: whenReady)
     } catch let error as AWSFailure {
         logger.critical("\(error.reason)")
         throw Exit.configuration.code

@@ -18,6 +18,7 @@ import Transport
 /// - Parameters:
 ///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
 ///   - credentials: in use already, so that every user has a first snapshot.
+///   - clusters: told of logins and reloads.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 /// - Returns: how many sessions had to be ended because `drain_timeout` passed.
 /// - Throws: `ServerError`, `TLSContextError`, or `SystemError` if there is no descriptor for
@@ -27,6 +28,7 @@ func serve(
     load: (() throws(InvalidConfiguration) -> LoadedSettings)?,
     environment: PasswordEnvironment,
     credentials: LiveCredentials,
+    clusters: ClusterCheck,
     logger: Logger,
     whenReady: ([[SocketAddress]]) -> Void
 ) throws -> Int {
@@ -36,7 +38,8 @@ func serve(
         credentials: settings.users.indices.map { credentials.snapshot(of: UserIndex($0)) },
         logger: logger,
         readPassword: readPassword,
-        refresh: { credentials.requestRefresh(of: $0) }
+        refresh: { credentials.requestRefresh(of: $0) },
+        metCluster: { clusters.ask(as: $0) }
     )
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
     whenReady(server.addresses)
@@ -44,7 +47,7 @@ func serve(
     let reload = load.map {
         Reload(
             of: settings, load: $0, environment: environment, server: server,
-            credentials: credentials, logger: logger)
+            credentials: credentials, clusters: clusters, logger: logger)
     }
     let shutdown = try Shutdown(
         of: server, within: settings.drainTimeout, onHangup: reload.map { $0.run }, logger: logger)
@@ -55,6 +58,7 @@ func serve(
             metadata: ["sessions": "\(ended)", "drain_timeout": "\(settings.drainTimeout)"]
         )
     }
+    clusters.stop()
     credentials.stop()
     logger.info("stopped")
     return ended

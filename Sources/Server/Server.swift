@@ -53,13 +53,16 @@ package final class Server: Sendable {
     ///   - readPassword: for rules with a `password_file`.
     ///   - refresh: asks for a user's credential to be fetched again and published; called on
     ///     worker threads, must not block.
+    ///   - metCluster: told as whom each connection to a server of a cluster has logged in; called on
+    ///     worker threads, must not block.
     /// - Throws: `ServerError`; nothing is left behind then.
     package init(
         _ configuration: ServerConfiguration,
         credentials: [CredentialSnapshot],
         logger: Logger,
         readPassword: @escaping PasswordReader,
-        refresh: @escaping @Sendable (UserIndex) -> Void
+        refresh: @escaping @Sendable (UserIndex) -> Void,
+        metCluster: @escaping @Sendable (UserIndex) -> Void = { _ in }
     ) throws(ServerError) {
         let bound = try Self.bind(configuration.listeners.indices, of: configuration)
         let sockets = bound.flatMap(\.sockets)
@@ -92,7 +95,8 @@ package final class Server: Sendable {
                 if configuration.threads > 1 { logger[metadataKey: "worker"] = "\(index)" }
                 started.append(
                     try Self.startWorker(
-                        index, configuration, handle, resolver, verifier, counts, logger, refresh)
+                        index, configuration, handle, resolver, verifier, counts, logger, refresh,
+                        metCluster)
                 )
             }
             started.append(
@@ -167,7 +171,8 @@ package final class Server: Sendable {
         _ verifier: LoginVerifier?,
         _ counts: SessionCounts,
         _ logger: Logger,
-        _ refresh: @escaping @Sendable (UserIndex) -> Void
+        _ refresh: @escaping @Sendable (UserIndex) -> Void,
+        _ metCluster: @escaping @Sendable (UserIndex) -> Void
     ) throws(SystemError) -> Thread {
         try Thread.start(name: "worker \(index)") {
             do throws(SystemError) {
@@ -179,7 +184,8 @@ package final class Server: Sendable {
                     counts: counts,
                     logger: logger,
                     seed: UInt64.random(in: .min ... .max),
-                    refresh: refresh
+                    refresh: refresh,
+                    metCluster: metCluster
                 )
                 worker.run()
             } catch {

@@ -57,6 +57,7 @@ final class Worker {
     private var verifier: LoginVerifier?
     private var counts: SessionCounts
     private let refresh: @Sendable (UserIndex) -> Void
+    private let metCluster: @Sendable (UserIndex) -> Void
     private var log: EventLog
     private let ticker: UnsafeMutablePointer<TimerWatcher>
     private let trimmer: UnsafeMutablePointer<TimerWatcher>
@@ -74,7 +75,10 @@ final class Worker {
     private var userCount: Int
     private var early: [UserIndex: CredentialSnapshot] = [:]
 
-    /// - Parameter refresh: asks for a user's credential to be fetched again; must not block.
+    /// - Parameters:
+    ///   - refresh: asks for a user's credential to be fetched again; must not block.
+    ///   - metCluster: told as whom each connection to a server of a cluster has logged in; must not
+    ///     block.
     init(
         configuration: ServerConfiguration,
         handle: WorkerHandle,
@@ -83,7 +87,8 @@ final class Worker {
         counts: SessionCounts,
         logger: Logger,
         seed: UInt64,
-        refresh: @escaping @Sendable (UserIndex) -> Void
+        refresh: @escaping @Sendable (UserIndex) -> Void,
+        metCluster: @escaping @Sendable (UserIndex) -> Void
     ) throws(SystemError) {
         self.configuration = configuration
         userCount = configuration.users.count
@@ -92,6 +97,7 @@ final class Worker {
         self.verifier = verifier
         self.counts = counts
         self.refresh = refresh
+        self.metCluster = metCluster
         log = EventLog(configuration: configuration, logger: logger)
         loop = try EventLoop()
         router = Router(
@@ -413,7 +419,9 @@ final class Worker {
             case .refreshCredential(let user): refresh(user)
             case .verifyLogin(let session, let attempt): verify(session, attempt)
             case .forgetLogin(let session): didForgetLogin(session)
-            case .report(let event): log.write(event, at: loop.now)
+            case .report(let event):
+                log.write(event, at: loop.now)
+                if case .ready(let facts) = event, facts.isCluster { metCluster(facts.user) }
             }
         }
     }

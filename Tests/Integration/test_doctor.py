@@ -11,6 +11,7 @@ import pytest
 from harness.passwords import found_in, new_password
 from harness.ports import free_port
 from harness.proxy import binary
+from harness.server import cluster_options, join_cluster
 
 OK, USAGE, UNAVAILABLE, CONFIGURATION = 0, 64, 69, 78
 STEPS = [
@@ -316,17 +317,33 @@ def test_a_replica_draws_a_warning(place, start_server, server):
     assert "-READONLY" in steps["server"]["advice"]
 
 
-def test_a_cluster_is_told_with_its_shards_where_it_may_be_asked(place, start_server):
-    server = start_server(options={"cluster-enabled": "yes"})
-    assert server.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383) == b"OK"
+def test_a_cluster_of_one_shard_is_well(place, start_server, authority):
+    server = start_server(options=cluster_options(authority))
+    join_cluster(server)
     steps = Patient(place, server).examine()
-    assert steps["server"]["shards"] == 1
+    assert (steps["server"]["mode"], steps["server"]["shards"]) == ("cluster", 1)
     assert steps["server"]["outcome"] == "ok"
-    assert "everything works" in steps["server"]["message"]
-    # And where it may not.
-    steps = Patient(place, server, "consumer").examine()
+    assert "SELECT is refused" in steps["server"]["message"]
+
+
+def test_a_cluster_of_several_shards_draws_a_warning(place, start_server, authority):
+    servers = [start_server(options=cluster_options(authority)) for _ in range(2)]
+    join_cluster(*servers)
+    steps = Patient(place, servers[0]).examine()
+    assert steps["server"]["shards"] == 2
     assert steps["server"]["outcome"] == "warning"
-    assert "may not be asked" in steps["server"]["advice"]
+    for words in ("2 shards", "-MOVED", "-CROSSSLOT", "past the proxy", "ElastiCache Serverless"):
+        assert words in steps["server"]["advice"]
+
+
+def test_a_cluster_whose_size_may_not_be_asked_is_left_open(place, start_server, authority):
+    server = start_server(options=cluster_options(authority))
+    join_cluster(server)
+    steps = Patient(place, server, "consumer").examine()
+    assert "shards" not in steps["server"]
+    assert steps["server"]["outcome"] == "unknown"
+    assert "could not be found out" in steps["server"]["advice"]
+    assert "NOPERM" in steps["server"]["advice"]
 
 
 # What the user may do

@@ -101,9 +101,9 @@ struct Doctor {
 
     /// Whether somebody accepts connections there; the one made is closed at once.
     private func listens(_ address: SocketAddress) -> Bool {
-        let deadline = monotonicNanoseconds() + 1_000_000_000
         guard
-            let descriptor = try? DoctorConnection.connect(to: address, until: deadline)
+            let descriptor = try? ServerConnection.connect(
+                to: address, until: Deadline(after: .seconds(1)))
         else { return false }
         Socket.close(descriptor)
         return true
@@ -138,15 +138,15 @@ struct Doctor {
 
     /// A connection that is logged in, and what the server said then.
     private struct Session {
-        let connection: DoctorConnection
-        let hello: DoctorReply
+        let connection: ServerConnection
+        let hello: ServerReply
         let timeout: Duration
 
         var version: String { hello.value("version")?.string ?? "" }
 
-        func ask(_ command: String, _ argument: String, _ more: String = "") -> DoctorReply {
-            let deadline = Doctor.deadline(timeout)
-            do throws(DoctorFailure) {
+        func ask(_ command: String, _ argument: String, _ more: String = "") -> ServerReply {
+            let deadline = Deadline(after: timeout)
+            do throws(ConnectionFailure) {
                 if more.isEmpty {
                     return try connection.ask(command, argument, until: deadline)
                 }
@@ -155,12 +155,6 @@ struct Doctor {
                 return .error(error.reason)
             }
         }
-    }
-
-    private static func deadline(_ timeout: Duration) -> UInt64 {
-        let (seconds, attoseconds) = timeout.components
-        return monotonicNanoseconds() + UInt64(max(0, min(seconds, 86_400))) * 1_000_000_000
-            + UInt64(max(0, attoseconds)) / 1_000_000_000
     }
 
     private func configuration(of index: UserIndex) -> DoctorStep {
@@ -241,9 +235,9 @@ struct Doctor {
         var problems: [String] = []
         var advice: String?
         for address in addresses {
-            do throws(DoctorFailure) {
-                let descriptor = try DoctorConnection.connect(
-                    to: address, until: Self.deadline(upstream.connectTimeout))
+            do throws(ConnectionFailure) {
+                let descriptor = try ServerConnection.connect(
+                    to: address, until: Deadline(after: upstream.connectTimeout))
                 reached.append("\(address)")
                 if connected == nil { connected = descriptor } else { Socket.close(descriptor) }
             } catch {
@@ -268,14 +262,14 @@ struct Doctor {
 
     private func tls(
         _ upstream: UpstreamSettings, _ descriptor: Int32, _ say: (DoctorStep) -> Void
-    ) throws(Stop) -> DoctorConnection {
-        let connection: DoctorConnection
+    ) throws(Stop) -> ServerConnection {
+        let connection: ServerConnection
         do {
             let target = try UpstreamTarget(upstream)
-            connection = try DoctorConnection.secure(
+            connection = try ServerConnection.secure(
                 descriptor, context: target.tls, serverName: target.serverName, pool: ChunkPool(),
-                until: Self.deadline(upstream.connectTimeout))
-        } catch let error as DoctorFailure {
+                until: Deadline(after: upstream.connectTimeout))
+        } catch let error as ConnectionFailure {
             say(
                 DoctorStep(
                     name: "tls", outcome: .failed, message: error.reason, advice: error.advice))
@@ -323,13 +317,13 @@ struct Doctor {
 
     private func login(
         _ user: UserSettings, _ upstream: UpstreamSettings, _ credential: Credential,
-        _ connection: DoctorConnection, _ say: (DoctorStep) -> Void
-    ) throws(Stop) -> DoctorReply {
+        _ connection: ServerConnection, _ say: (DoctorStep) -> Void
+    ) throws(Stop) -> ServerReply {
         var step = DoctorStep(name: "login", outcome: .failed, message: "")
-        do throws(DoctorFailure) {
+        do throws(ConnectionFailure) {
             let reply = try connection.login(
                 credential, name: "redis-auth-proxy-doctor",
-                until: Self.deadline(settings.loginTimeout))
+                until: Deadline(after: settings.loginTimeout))
             if reply.value("proto") != nil {
                 step.outcome = .ok
                 step.message = "as \(user.userName)"
@@ -410,42 +404,29 @@ struct Doctor {
             return step
         }
         if role != "master", !role.isEmpty {
+            step.outcome = .warning
             problems.append(
                 "it is a replica: reads work, writes are answered with -READONLY; give the"
                     + " address of the primary")
         }
-        if mode == "cluster" {
-            let shards = shardCount(session)
-            if let shards { step.facts.append(("shards", .number(shards))) }
-            switch shards {
-            case 1: step.message += ", one shard: everything works through this endpoint"
-            case let count?:
-                problems.append(
-                    "it is a cluster of \(count) shards: this endpoint leads to one of them, and a"
-                        + " key of another is answered with -MOVED, which the proxy passes on; use"
-                        + " it only for clients that are content with that")
-            case nil:
-                problems.append(
-                    "it is a cluster, and how many shards it has may not be asked: with more than"
-                        + " one, keys of the others are answered with -MOVED, which the proxy"
-                        + " passes on")
-            }
+        let shape = ClusterShape(hello: session.hello) { session.ask($0, $1) }
+        if case .shards(let count) = shape { step.facts.append(("shards", .number(count))) }
+        switch shape {
+        case .none: break
+        case .shards(1):
+            step.message +=
+                ", one shard: every key is behind this endpoint; as in any cluster the keys of one"
+                + " command must share a slot, and SELECT is refused (before Valkey 9)"
+        case .shards: problems += [shape.limits, shape.remedy].compactMap(\.self)
+        case .unknown:
+            if step.outcome == .ok { step.outcome = .unknown }
+            problems += [shape.limits, shape.remedy].compactMap(\.self)
         }
         if !problems.isEmpty {
-            step.outcome = .warning
+            if step.outcome == .ok { step.outcome = .warning }
             step.advice = problems.joined(separator: "; ")
         }
         return step
-    }
-
-    /// Shards that serve slots; nil if it may not be asked.
-    private func shardCount(_ session: Session) -> Int? {
-        guard let info = session.ask("CLUSTER", "INFO").string else { return nil }
-        for line in info.split(whereSeparator: \.isNewline) {
-            let parts = line.split(separator: ":", maxSplits: 1)
-            if parts.count == 2, parts[0] == "cluster_size" { return Int(parts[1]) }
-        }
-        return nil
     }
 
     // MARK: Access string
@@ -522,7 +503,7 @@ struct Doctor {
     }
 
     /// The rules that an answer of ACL GETUSER amounts to; its passwords are left where they are.
-    private static func rules(of user: DoctorReply) -> [String] {
+    private static func rules(of user: ServerReply) -> [String] {
         var rules: [String] = []
         for flag in user.value("flags")?.items?.compactMap(\.string) ?? []
         where ["on", "off", "nopass"].contains(flag) {
@@ -536,7 +517,7 @@ struct Doctor {
     }
 
     /// Redis 7 answers with texts as they are written, Redis 6 with lists of patterns.
-    private static func scope(_ reply: DoctorReply) -> [String] {
+    private static func scope(_ reply: ServerReply) -> [String] {
         var rules: [String] = []
         for (name, sign) in [("keys", "~"), ("channels", "&")] {
             switch reply.value(name) {

