@@ -33,7 +33,7 @@ package struct AWSCredential: Sendable, Equatable {
 
 extension AWSCredential: CustomStringConvertible {
     package var description: String {
-        let end = expiry.map { ", expires \($0.iso8601)" } ?? ""
+        let end = expiry.map { ", expires \($0.iso8601)" } ?? ", does not expire"
         return "\(accessKeyID) from \(source)\(end)"
     }
 }

@@ -111,6 +111,20 @@ package struct IAMTokenRequest: Sendable, Hashable {
     }
 }
 
+extension IAMTokenRequest: CustomStringConvertible {
+    /// All that is signed, names as they are signed, for who must find out what is wrong with it.
+    package var description: String {
+        let what =
+            switch target {
+            case .elastiCache(let name, let isServerless):
+                "cache \(name) (\(isServerless ? "serverless" : "node based"))"
+            case .memoryDB(let name): "cluster \(name)"
+            case .database: "database \(host)"
+            }
+        return "\(service) \(what), user \(user), region \(region)"
+    }
+}
+
 /// A token, and until when it is good.
 package struct IAMToken: Sendable {
     package let secret: Secret

@@ -118,6 +118,8 @@ extension AWSCredentials {
         let usableFor: Duration
         /// Whose key signed it, in words.
         let signer: String
+        /// What was signed, when, and with whose key: everything that it can be refused for.
+        let origin: String
     }
 
     /// Signs a token. No I/O.
@@ -143,7 +145,8 @@ extension AWSCredentials {
         let margin = min(life / 10, .seconds(10))
         return Token(
             secret: token.secret, usableFor: max(life - margin, .zero),
-            signer: "\(credential)")
+            signer: "\(credential)",
+            origin: "signed for \(request), at \(now.iso8601), with the access key \(credential)")
     }
 }
 

@@ -423,7 +423,7 @@ extension CredentialStore {
                 Credential(
                     userName: slot.user.userName, secret: token.secret,
                     kind: .iamToken(source.life), usableUntil: end.nanoseconds,
-                    origin: "signed with the access key \(token.signer)"))
+                    origin: token.origin))
         } catch {
             return .failure(Unusable(reason: error.reason, isFirst: error.isFirst))
         }

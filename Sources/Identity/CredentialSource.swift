@@ -10,6 +10,11 @@ package enum CredentialSource: Hashable, Sendable {
     /// A secret in AWS Secrets Manager, which may rotate.
     case secretsManager(SecretsManagerSource)
 
+    /// Whether it is a token, and no password.
+    package var isIAM: Bool {
+        if case .iam = self { true } else { false }
+    }
+
     /// Whether AWS is asked for it.
     package var needsAWS: Bool {
         switch self {

@@ -137,7 +137,7 @@ extension UpstreamUser {
         self.init(
             name: user.name, userName: user.userName, source: "\(user.credentials)",
             target: user.upstream)
-        if case .iam = user.credentials { isIAM = true }
+        isIAM = user.credentials.isIAM
     }
 }
 

@@ -218,19 +218,24 @@ package struct EventLog {
         return metadata
     }
 
+    /// What to look at when a token is refused, the usual first; what was signed stands beside it.
+    ///
+    /// Source: ElastiCache and MemoryDB, "Authenticating with IAM"; the order is that of reports by
+    /// those who use it.
+    package static let causesOfRefusedToken = """
+        The server has this one answer for every token that it does not take. Check, in this order: \
+        that the AWS identity may elasticache:Connect (memorydb:Connect) to the cache and to the \
+        user, both; that the user's id is its name, that it authenticates with IAM, and that it is in \
+        the cache's user group; the cache's name, its region and its account, and whether it is \
+        serverless; that the access key is still good; this machine's clock
+        """
+
     /// What an operator can do about a refused login.
     ///
     /// Source of the prefixes: redis 7.0, acl.c (WRONGPASS), networking.c (max number of clients,
     /// DENIED), server.c (LOADING, MASTERDOWN).
     static func remedy(for reply: String, isIAM: Bool = false) -> String {
-        if isIAM, reply.hasPrefix("WRONGPASS") {
-            // One answer for all of them. Source: ElastiCache, "Authenticating with IAM".
-            return """
-                Check that the cache's name, region, service and kind are right; that the AWS \
-                identity may elasticache:Connect (memorydb:Connect) to both the cache and the \
-                user; that the user's name is its id and it is in the cache's user group; retried
-                """
-        }
+        if isIAM, reply.hasPrefix("WRONGPASS") { return causesOfRefusedToken + "; retried" }
         if reply.hasPrefix("WRONGPASS") || reply.hasPrefix("NOAUTH") {
             return """
                 Check that the ACL user exists, is on, and has this password; the credential is \

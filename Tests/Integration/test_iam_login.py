@@ -135,9 +135,11 @@ def test_a_refused_login_says_what_was_signed(start, wrong):
     signed = as_configured(CACHE) | WRONG[wrong]
     _, proxy = refused(start, iam=WRONG[wrong])
     line = next(line for line in proxy.log().splitlines() if "WRONGPASS" in line)
-    for value in ("app", signed["cache_name"], signed["region"], signed["service"]):
-        assert value in line
-    assert ("serverless" in line) == (signed["serverless"] == "true"), line
+    kind = "(serverless)" if signed["serverless"] == "true" else "(node based)"
+    cache = f"cluster {signed['cache_name']}" if signed["service"] == "memorydb" else (
+        f"cache {signed['cache_name']} {kind}"
+    )
+    assert f"signed for {signed['service']} {cache}, user app, region {signed['region']}" in line
 
 
 def test_a_refused_login_says_with_whose_key_it_was_signed_and_what_to_look_at(start):

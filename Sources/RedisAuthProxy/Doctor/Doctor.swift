@@ -332,6 +332,7 @@ struct Doctor {
             }
             if case .error(let text) = reply {
                 step.message = "the server said: \(escaped(text))"
+                step.message += credential.origin.map { "; the credential was \($0)" } ?? ""
                 step.advice = advice(forRefusal: text, user)
             } else {
                 step.message = "the server's answer is not an answer to HELLO"
@@ -348,6 +349,7 @@ struct Doctor {
     private func advice(forRefusal text: String, _ user: UserSettings) -> String? {
         let code = text.prefix { $0 != " " }
         switch code {
+        case "WRONGPASS" where user.credentials.isIAM: return EventLog.causesOfRefusedToken
         case "WRONGPASS":
             return "the password is wrong, or there is no user \(user.userName), or it is off: the"
                 + " server does not say which, but its ACL LOG notes the attempt, and ACL GETUSER"
