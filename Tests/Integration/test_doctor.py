@@ -145,6 +145,15 @@ def test_an_expired_certificate_fails_at_tls(place, start_server, authority):
     )
 
 
+def test_a_certificate_that_ends_soon_draws_a_warning(place, start_server, authority):
+    server = start_server(certificate=authority.issue("doctor-soon", days=5))
+    steps = Patient(place, server).examine()
+    assert list(steps) == STEPS
+    assert steps["tls"]["outcome"] == "warning"
+    assert steps["tls"]["certificate_days_left"] in (4, 5)
+    assert "see that it is renewed" in steps["tls"]["advice"]
+
+
 def test_a_certificate_for_another_name_fails_at_tls(place, start_server, authority):
     server = start_server(certificate=authority.issue("doctor-name", names=("cache.example",)))
     patient = Patient(place, server)

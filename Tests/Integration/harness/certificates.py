@@ -52,10 +52,11 @@ class Authority:
         names: tuple[str, ...] = LOOPBACK_NAMES,
         expired: bool = False,
         client: bool = False,
+        days: int = 30,
     ) -> Certificate:
         """A certificate for `names` (host names and addresses), in files called after `label`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        start, end = _validity(-10, -1) if expired else _validity(-1, 30)
+        start, end = _validity(-10, -1) if expired else _validity(-1, days)
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (
             x509.CertificateBuilder()
