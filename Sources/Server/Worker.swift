@@ -74,6 +74,8 @@ final class Worker {
     /// Users that the router knows, and credentials of some that it does not know yet.
     private var userCount: Int
     private var early: [UserIndex: CredentialSnapshot] = [:]
+    /// Users of whose credential anything has been said in this configuration.
+    private var told: Set<UserIndex> = []
 
     /// - Parameters:
     ///   - refresh: asks for a user's credential to be fetched again; must not block.
@@ -167,6 +169,10 @@ final class Worker {
         where !route.isDedicated && !route.isRetired
             && !warmed.contains(where: { $0 == (route.listener, route.rule.user) })
         {
+            guard told.contains(route.rule.user) else {
+                isWarm = false
+                continue
+            }
             warmed.append((route.listener, route.rule.user))
             router.warm(route: number)
         }
@@ -266,6 +272,7 @@ final class Worker {
     /// A user that this worker does not know yet is about to be made known.
     private func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
         log.note(snapshot, for: user)
+        told.insert(user)
         if user.rawValue < userCount {
             router.publish(snapshot, for: user)
         } else {
@@ -280,6 +287,8 @@ final class Worker {
         counts = succession.counts
         verifier = succession.verifier
         log.configuration = configuration
+        // The credentials of its users, all of them, come behind it.
+        told = Set(early.keys)
         while userCount < configuration.users.count {
             let user = router.addUser()
             userCount += 1

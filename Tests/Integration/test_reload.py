@@ -277,6 +277,19 @@ def test_a_listener_of_another_user_ends_its_sessions_and_no_others(make):
             assert isinstance(new.value("SET", "k", "v"), Error)
 
 
+def test_another_address_is_connected_to_once_its_credential_is_there(make, server, start_server):
+    """Ahead of the first client, as at the start, and back again."""
+    proxy = make(Listener("app"))
+    eventually(lambda: "logged in upstream" in proxy.log)
+    addresses = [Upstream.verified(one).settings for one in (start_server(), server)]
+    for settings in addresses * 3:
+        proxy.configuration["upstreams"]["cache"] = settings
+        proxy.reload()
+        said = f"logged in upstream address={settings['address']} "
+        eventually(lambda: said in proxy.log, what=said)
+        assert "no credential" not in proxy.log
+
+
 def test_another_user_name_or_address_ends_the_sessions_of_that_user_alone(make, start_server):
     first, second = Listener("app"), Listener("producer")
     proxy = make(first, second)
