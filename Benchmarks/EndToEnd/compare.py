@@ -36,7 +36,7 @@ from scenarios import IDLE_CLIENTS, IDLE_CLIENTS_QUICK, SCENARIOS, Scenario  # n
 from server import Server  # noqa: E402
 
 QUICK_PEERS = ["direct-plain", "direct-tls", "haproxy", "ours"]
-USUAL_PEERS = [name for name in PEERS if name != "dedicated"]
+USUAL_PEERS = [name for name in PEERS if name not in ("dedicated", "no-gather")]
 
 
 class Cores:

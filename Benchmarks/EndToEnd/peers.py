@@ -345,26 +345,31 @@ class _Charged(Proxy):
         self.wait_until_listening()
 
 
-def _ours(place: Place, mode: str, name: str) -> Peer:
+def _ours(place: Place, name: str, mode: str = "multiplexed", **settings) -> Peer:
     proxy = _Charged(
-        place.directory / f"proxy-{mode}",
+        place.directory / "proxy",
         {"cache": Upstream.verified(place.server)},
         {"app": place.server.password},
         [Listener("app", mode)],
         threads=place.workers,
         max_sessions=20_000 if mode == "multiplexed" else 9_700,
         drain_timeout="1s",
+        **settings,
     )
     peer = Peer(name, proxy.listeners[0].address[1], [proxy.process])
     return _wait_until_it_answers(peer, place)
 
 
 def ours(place: Place) -> Peer:
-    return _ours(place, "multiplexed", OURS)
+    return _ours(place, OURS)
+
+
+def ours_without_gather(place: Place) -> Peer:
+    return _ours(place, f"{OURS}, gather: false", gather=False)
 
 
 def ours_dedicated(place: Place) -> Peer:
-    return _ours(place, "dedicated", f"{OURS}, dedicated")
+    return _ours(place, f"{OURS}, dedicated", mode="dedicated")
 
 
 PEERS = {
@@ -377,5 +382,6 @@ PEERS = {
     "envoy-tcp": envoy_tcp,
     "envoy-redis": envoy_redis,
     "ours": ours,
+    "no-gather": ours_without_gather,
     "dedicated": ours_dedicated,
 }

@@ -55,6 +55,10 @@ static inline void cev_async_init(ev_async *w, void (*callback)(struct ev_loop *
     ev_async_init(w, callback);
 }
 
+static inline int cev_set_timer_slack(unsigned long nanoseconds) {
+    return prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0);
+}
+
 static inline int cev_set_dumpable(int dumpable) {
     return prctl(PR_SET_DUMPABLE, dumpable, 0, 0, 0);
 }

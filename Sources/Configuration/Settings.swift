@@ -19,6 +19,7 @@ package struct Settings: Sendable, Equatable {
 
     package var threads = 1
     package var connectionsPerWorker = 1
+    package var gather = true
     package var maxSessions = 10_000
     package var maxSessionsBeforeLogin = 1_000
     package var loginDeadline: Duration = .seconds(10)

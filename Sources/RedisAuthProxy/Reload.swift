@@ -137,6 +137,7 @@ extension Settings {
         }
         compare("threads", threads == other.threads)
         compare("connections_per_worker", connectionsPerWorker == other.connectionsPerWorker)
+        compare("gather", gather == other.gather)
         compare("max_pinned", maxPinned == other.maxPinned)
         compare("login_deadline", loginDeadline == other.loginDeadline)
         compare("login_timeout", loginTimeout == other.loginTimeout)

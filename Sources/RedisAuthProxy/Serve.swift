@@ -94,6 +94,7 @@ extension ServerConfiguration {
             maximumSessions: settings.maxSessions,
             maximumSessionsBeforeLogin: settings.maxSessionsBeforeLogin
         )
+        gathers = settings.gather
     }
 }
 

@@ -110,6 +110,8 @@ package struct ServerConfiguration: Sendable {
     package internal(set) var routesOfListener: [[Int]] = []
     /// Worker threads, at least 1.
     package var threads: Int
+    /// Workers wait a little for more to do while many clients are active; see `GatherWindow`.
+    package var gathers = true
     /// Bounds of each worker.
     package var limits: Limits
     /// Clients at the same time, in all workers.

@@ -59,6 +59,7 @@ final class Worker {
     private let refresh: @Sendable (UserIndex) -> Void
     private let metCluster: @Sendable (UserIndex) -> Void
     private var log: EventLog
+    private var gathering = GatherWindow()
     private let ticker: UnsafeMutablePointer<TimerWatcher>
     private let trimmer: UnsafeMutablePointer<TimerWatcher>
 
@@ -396,6 +397,9 @@ final class Worker {
         if !resumed.isEmpty { loop.runAnotherTurn() }
         router.reap()
         free()
+        if gathering.endTurn(at: loop.now) && configuration.gathers {
+            loop.holdTurnsApart(by: gathering.isOpen ? GatherWindow.window : 0)
+        }
         if router.wantsTicks && !ticker.pointee.isActive {
             ticker.pointee.start(after: Self.tick)
         }
@@ -451,6 +455,7 @@ final class Worker {
                 into: router.receiveBuffer(for: session)
             ) {
             case .bytes(let count):
+                gathering.note(&client.pointee.lastPeriod)
                 client.pointee.received &+= UInt64(truncatingIfNeeded: count)
                 router.didReceive(count, from: session)
             case .end: router.didReceiveEnd(from: session)

@@ -105,6 +105,16 @@ package final class EventLoop {
         state.pointee.turnEndOwner = owner
     }
 
+    /// From the next poll on, a turn begins no sooner than this after the one before it began; 0 as
+    /// soon as there is anything to do. What comes meanwhile is dealt with in one turn.
+    ///
+    /// - Parameter nanoseconds: in the order of a tenth of a millisecond. Timers may be late by it.
+    package func holdTurnsApart(by nanoseconds: UInt64) {
+        // By default the kernel may add 50 µs to each sleep of a thread; this one is as short.
+        if nanoseconds > 0 { _ = cev_set_timer_slack(1_000) }
+        ev_set_io_collect_interval(raw, Double(nanoseconds) * 1e-9)
+    }
+
     /// Lets the next poll return at once, so that work left over from this turn goes on after the
     /// other watchers had theirs. For bytes in our own buffers, which no poll can report.
     package func runAnotherTurn() {

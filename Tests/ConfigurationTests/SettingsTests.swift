@@ -28,6 +28,7 @@ import Testing
             """
             threads: 4
             connections_per_worker: 2
+            gather: false
             max_sessions: 77
             max_sessions_before_login: 55
             login_deadline: 44s
@@ -72,6 +73,7 @@ import Testing
         ).settings
         #expect(settings.threads == 4)
         #expect(settings.connectionsPerWorker == 2)
+        #expect(!settings.gather)
         #expect(settings.maxSessions == 77)
         #expect(settings.maxSessionsBeforeLogin == 55)
         #expect(settings.loginDeadline == .seconds(44))

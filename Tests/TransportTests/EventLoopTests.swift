@@ -65,6 +65,31 @@ private func stop(_ fixture: Fixture, afterTurns turns: Int) {
     )
 }
 
+@Suite struct HeldTurnTests {
+    @Test("Turns that are held apart begin no sooner than that after one another")
+    func holdsTurnsApart() throws {
+        let fixture = try Fixture()
+        let pair = try SocketPair()
+        try send([1], to: pair.right)
+        // Always readable, so that nothing but the hold keeps the loop from the next turn.
+        fixture.probe.pointee.watcher.prepare(
+            loop: fixture.loop, descriptor: pair.left,
+            callback: { owner, _ in
+                probe(owner).pointee.times.append(probe(owner).pointee.loop.now)
+                if probe(owner).pointee.times.count == 4 { probe(owner).pointee.loop.stop() }
+            },
+            owner: fixture.owner)
+        fixture.probe.pointee.watcher.start(.read)
+        fixture.loop.holdTurnsApart(by: 20_000_000)
+        run(fixture.loop)
+        let times = fixture.probe.pointee.times
+        for (earlier, later) in zip(times, times.dropFirst()) {
+            // libev reads its own clock, a moment before or after ours.
+            #expect(later - earlier > 10_000_000)
+        }
+    }
+}
+
 @Suite struct IOWatcherTests {
     @Test("A readable descriptor calls the owner with read")
     func reads() throws {
