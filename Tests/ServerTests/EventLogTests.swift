@@ -34,20 +34,7 @@ private final class Lines: Sendable {
 }
 
 private let configuration = ServerConfiguration(
-    targets: [
-        UpstreamTarget(
-            name: "cache",
-            host: "cache.example",
-            port: 6379,
-            serverName: "cache.example",
-            tls: nil,
-            connectTimeout: .seconds(5),
-            keepAlive: KeepAlive(idleSeconds: 30, intervalSeconds: 10, probes: 3),
-            userTimeout: .seconds(30),
-            reconnectMinimum: .milliseconds(50),
-            reconnectMaximum: .seconds(2)
-        )
-    ],
+    targets: [target("cache")],
     users: [
         UpstreamUser(name: "app", userName: "app-user", source: "password_file /p", target: 0)
     ],

@@ -11,20 +11,7 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 /// A server that serves nobody: its one upstream refuses connections.
 private func configuration(_ endpoints: [Endpoint]) -> ServerConfiguration {
     ServerConfiguration(
-        targets: [
-            UpstreamTarget(
-                name: "nowhere",
-                host: "127.0.0.1",
-                port: 1,
-                serverName: "127.0.0.1",
-                tls: nil,
-                connectTimeout: .seconds(5),
-                keepAlive: KeepAlive(idleSeconds: 30, intervalSeconds: 10, probes: 3),
-                userTimeout: .seconds(30),
-                reconnectMinimum: .milliseconds(50),
-                reconnectMaximum: .seconds(2)
-            )
-        ],
+        targets: [target("nowhere", host: "127.0.0.1", port: 1)],
         users: [UpstreamUser(name: "app", userName: "app", source: "a test", target: 0)],
         listeners: endpoints.map {
             Listener(

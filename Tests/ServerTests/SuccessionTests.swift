@@ -6,15 +6,6 @@ import Server
 import Testing
 import Transport
 
-private func target(_ name: String, host: String = "cache.example") -> UpstreamTarget {
-    UpstreamTarget(
-        name: name, host: host, port: 6379, serverName: host, tls: nil,
-        connectTimeout: .seconds(5),
-        keepAlive: KeepAlive(idleSeconds: 30, intervalSeconds: 10, probes: 3),
-        userTimeout: .seconds(30), reconnectMinimum: .milliseconds(50),
-        reconnectMaximum: .seconds(2))
-}
-
 private func user(_ name: String, source: String = "a file", target: Int = 0) -> UpstreamUser {
     UpstreamUser(name: name, userName: name, source: source, target: target)
 }
