@@ -84,8 +84,14 @@ final class ClusterCheck: Sendable {
         }
         guard isWanted else { return }
         wake.signal()
-        thread.withLock { thread in
-            if thread == nil { thread = try? BackgroundThread.start { self.run() } }
+        do throws(BackgroundThread.Unavailable) {
+            try thread.withLock { thread throws(BackgroundThread.Unavailable) in
+                if thread == nil { thread = try BackgroundThread.start { self.run() } }
+            }
+        } catch {
+            logger.warning(
+                "upstream: it is a cluster, and there is no thread to ask of how many shards",
+                metadata: ["reason": "\(error.reason)"])
         }
     }
 
