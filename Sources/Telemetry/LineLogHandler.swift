@@ -215,6 +215,15 @@ private struct LineBuffer {
     /// Escapes as JSON does, which reads well in text too. `\` is always escaped: otherwise a text
     /// that contains `\n` as two characters would look like an escaped newline.
     mutating func appendEscaped(_ text: String, limit: Int, escapingQuotes: Bool = false) {
+        // Nearly everything that is logged is plain ASCII, which needs no look at Unicode's tables.
+        let isPlain = text.utf8.allSatisfy { byte in
+            (0x20...0x7e).contains(byte) && byte != UInt8(ascii: "\\")
+                && (byte != UInt8(ascii: "\"") || !escapingQuotes)
+        }
+        if isPlain && text.utf8.count <= limit - "…".utf8.count {
+            append(text)
+            return
+        }
         let end = bytes.count + limit
         for scalar in text.unicodeScalars {
             let before = bytes.count
