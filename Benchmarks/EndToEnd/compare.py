@@ -72,7 +72,9 @@ def version(*command) -> str:
     except OSError:
         return "not there"
     lines = (run.stdout + run.stderr).strip().splitlines()
-    return next((line.strip() for line in lines if re.search(r"\d+\.\d+", line)), "?")
+    line = next((line.strip() for line in lines if re.search(r"\d+\.\d+", line)), "?")
+    # Some begin with the path they were started from, which is nobody's business.
+    return re.sub(r"^/\S+\s+", "", line)
 
 
 def commit() -> str:
@@ -247,7 +249,16 @@ def read_options():
 
 def write(result: dict, prefix: Path) -> None:
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    prefix.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    # A line for each sample: a diff of two runs can be read.
+    samples = [json.dumps(sample) for sample in result["samples"]]
+    idle = [json.dumps(sample) for sample in result["idle"]]
+    head = json.dumps(
+        {key: value for key, value in result.items() if key not in ("samples", "idle")}, indent=1)
+    prefix.with_suffix(".json").write_text(
+        head.removesuffix("\n}")
+        + ',\n "samples": [\n' + ",\n".join(samples)
+        + '\n ],\n "idle": [\n' + ",\n".join(idle) + "\n ]\n}\n"
+    )
     prefix.with_suffix(".md").write_text(report.markdown(result))
     prefix.with_suffix(".svg").write_text(chart.svg(result))
 

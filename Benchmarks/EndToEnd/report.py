@@ -28,8 +28,8 @@ def _figure(value, digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _times(value) -> str:
-    """CPU time from nanoseconds to milliseconds with three digits that say something."""
+def _times(value) -> int:
+    """Digits behind the point for CPU time, from nanoseconds to milliseconds."""
     return 0 if value is None or value >= 100 else 1 if value >= 20 else 2 if value >= 1 else 3
 
 
@@ -113,7 +113,7 @@ def _scenario(run: Run, scenario: str) -> list:
         rows.append([
             _name(peer),
             spread(proxy, _times(median(proxy))),
-            spread(run.ratios(scenario, peer), 2),
+            "1" if peer == BASE else spread(run.ratios(scenario, peer), 2),
             _figure(server, _times(server)),
             spread([value / 1e3 for value in values("requests_per_second")], 1),
             latency,
