@@ -270,8 +270,16 @@ def main() -> int:
         write(result, options.output or options.render.with_suffix(""))
         return 0
     # Ended from outside it ends what it started; killed outright, the kernel does (children.py).
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signals = (signal.SIGTERM, signal.SIGHUP)
+
+    def end(number, _) -> None:
+        # Whoever asks twice must not interrupt the cleaning up.
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in signals:
+        signal.signal(number, end)
     # A relay needs two descriptors for each client.
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
