@@ -14,6 +14,12 @@ package enum Event: Sendable {
     case databaseRefused(UpstreamFacts, reply: String)
     /// There is nothing to log in with.
     case noCredential(UpstreamFacts, reason: String)
+    /// A connection that lives has logged in anew.
+    case renewed(UpstreamFacts)
+    /// It could not, and serves on with the login that it has.
+    case renewalFailed(UpstreamFacts, reason: String)
+    /// It was given up because its login would have ended.
+    case loginExpired(UpstreamFacts)
     /// A connection that served is gone. `closed` sessions had a command in flight; `kept`
     /// sessions had none, and their waiting commands go out on the next connection.
     case lost(UpstreamFacts, reason: String, closed: Int, kept: Int)
@@ -79,4 +85,6 @@ package enum CloseReason: Sendable, Equatable {
     case drainTimeout
     /// It did not log in in time.
     case loginDeadline
+    /// The login of its own connection would have ended and could not be renewed.
+    case loginExpired
 }

@@ -9,6 +9,9 @@ package struct Instant: Comparable, Sendable, BitwiseCopyable {
         self.nanoseconds = nanoseconds
     }
 
+    /// Later than everything.
+    package static let never = Instant(nanoseconds: .max)
+
     package static func < (left: Instant, right: Instant) -> Bool {
         left.nanoseconds < right.nanoseconds
     }

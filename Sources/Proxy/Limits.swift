@@ -51,6 +51,15 @@ package struct Limits: Sendable {
     /// How long commands wait while a refused credential is read again, and how long the server
     /// may take to answer a login.
     package var loginTimeout = Duration.seconds(5)
+    /// Over this time the connections of a user are spread that log in anew because the password
+    /// is another one.
+    package var renewalSpread = Duration.seconds(1)
+    /// Pause before the second attempt to renew a login; doubles with each failure.
+    package var renewalRetry = Duration.seconds(1)
+    package var renewalRetryMaximum = Duration.seconds(60)
+    /// How long before the first renewal that is due the performer is asked for ticks. Longer than
+    /// the time between two calls of `trim`, behind which it looks.
+    package var renewalNotice = Duration.seconds(12)
     /// Sessions that may own an upstream connection at the same time, in one worker.
     package var maximumPinned = 1_000
     /// Logged-in connections of a pool that stay for the next session that needs one of its own,

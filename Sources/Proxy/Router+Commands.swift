@@ -73,6 +73,11 @@ extension Router {
             guard takeOwn(session, fresh: command == .wait) else { return .wait }
         }
         if endsCounting(command, request, session), !isQuiet(session) { return .wait }
+        if command == .blocking || command == .wait || command == .streamRead,
+            let verdict = block(command, request, of: session)
+        {
+            return verdict
+        }
         let kind = tie(session, to: command, request)
         guard kind != .plain, let base = request.baseAddress else { return .passOn }
         passOn(session, base, request.count, 1, kind)
@@ -98,6 +103,7 @@ extension Router {
             // transaction it could not be told.
             if session.pointee.replies == .off { stopCounting(upstream) }
             kind = .multi
+            retryRenewalBeforeTransaction(upstream)
         case .exec: kind = .exec
         case .discard: kind = .discard
         case .watch: kind = .watch
@@ -106,7 +112,11 @@ extension Router {
         case .client: kind = tieByClient(upstream, request)
         case .script:
             if subcommand(of: request)?.equalsIgnoringCase("DEBUG") ?? true { kind = .lasting }
-        case .subscribe, .unsubscribe, .monitor, .replication:
+        case .replication:
+            // A server does not answer its replicas.
+            upstream.pointee.mayBeSilent = true
+            stopCounting(upstream)
+        case .subscribe, .unsubscribe, .monitor:
             stopCounting(upstream)
         case .blocking, .wait:
             kind = .blocking
@@ -121,6 +131,14 @@ extension Router {
             && session.pointee.owed == 0
         {
             kind = .plain
+        }
+        if !upstream.pointee.isCounted {
+            // Nobody looks at the answers: what may be refused ends nothing.
+            if command == .multi { upstream.pointee.ties.insert(.transaction) }
+            let mayExecute = permissions[upstream.pointee.user.rawValue].contains(.exec)
+            if command == .exec, mayExecute, subcommand(of: request) == nil, request != nil {
+                upstream.pointee.ties.remove(.transaction)
+            }
         }
         // Nobody looks at the answer.
         if kind == .identity && !upstream.pointee.isCounted {
@@ -142,7 +160,9 @@ extension Router {
         // Without one it is refused. Too long to be looked at it is any but REPLY.
         guard let subcommand = subcommand(of: request) else { return .lasting }
         if subcommand.equalsIgnoringCase("REPLY") {
-            if isReplyMode(request) {
+            if let mode = replyMode(request) {
+                // Where replies are counted they are on, and stay so.
+                if mode.equalsIgnoringCase("ON") && upstream.pointee.isCounted { return .plain }
                 upstream.pointee.mayBeSilent = true
                 stopCounting(upstream)
             }
@@ -168,21 +188,25 @@ extension Router {
         switch command {
         case .monitor, .replication: true
         case .multi: session.pointee.replies == .off
-        case .client: isReplyMode(request)
+        case .client: replyMode(request).map { !$0.equalsIgnoringCase("ON") } ?? false
         default: false
         }
     }
 
-    /// Whether a complete request is a CLIENT REPLY that the server does not refuse for its words.
-    private func isReplyMode(_ request: UnsafeMutableRawBufferPointer?) -> Bool {
-        guard let request else { return false }
+    /// The mode of a complete request that is a CLIENT REPLY; nil if the server refuses its words.
+    private func replyMode(
+        _ request: UnsafeMutableRawBufferPointer?
+    ) -> UnsafeRawBufferPointer? {
+        guard let request else { return nil }
         var arguments = RequestArguments(UnsafeRawBufferPointer(request))
         _ = arguments.next()
         guard arguments.next()?.equalsIgnoringCase("REPLY") ?? false, let mode = arguments.next(),
             arguments.next() == nil
-        else { return false }
-        return mode.equalsIgnoringCase("ON") || mode.equalsIgnoringCase("OFF")
+        else { return nil }
+        let isKnown =
+            mode.equalsIgnoringCase("ON") || mode.equalsIgnoringCase("OFF")
             || mode.equalsIgnoringCase("SKIP")
+        return isKnown ? mode : nil
     }
 
     /// The second word of a complete request.
@@ -308,6 +332,7 @@ extension Router {
         of session: SessionRef
     ) -> Verdict {
         if isRelayed(session), let upstream = session.pointee.upstream {
+            if waitsForSentinel(session, upstream) { return .wait }
             wipe(request)
             answerInRelay(session, upstream, reply, whileSubscribed: whileSubscribed.reply)
             return .handled
@@ -421,6 +446,7 @@ extension Router {
         if session.pointee.lane == .own, let upstream = session.pointee.upstream,
             !upstream.pointee.isCounted
         {
+            if waitsForSentinel(session, upstream) { return .wait }
             resetRelay(session, upstream)
             return .handled
         }
@@ -629,16 +655,23 @@ extension Router {
         session.pointee.substitute = nil
         session.pointee.isLimited = false
         session.pointee.change = nil
-        session.pointee.blocks.subtract([.upstream, .state])
+        session.pointee.blocks.subtract([.upstream, .state, .blocked])
+        dropOwn(upstream)
+        pinnedCount -= 1
+    }
+
+    /// Ends an own connection that serves its session no longer.
+    func dropOwn(_ upstream: UpstreamRef) {
+        dropSecond(of: upstream)
         unpause(upstream)
         if upstream.pointee.state != .idle && upstream.pointee.state != .waiting {
             actions.append(.disconnect(upstream))
         }
         upstream.pointee.state = .gone
         upstream.pointee.owner = nil
+        upstream.pointee.blocked = nil
         upstream.pointee.queue.removeAll()
         deadUpstreams.append(upstream)
-        pinnedCount -= 1
     }
 
     /// From here on the number of replies cannot be told from the requests: relay.

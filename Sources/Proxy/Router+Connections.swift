@@ -123,6 +123,7 @@ extension Router {
                 fail(upstream, "the server's answer to the login is not an answer to HELLO")
                 return
             }
+            upstream.pointee.connectionID = HelloReply.parse(hello)?.connectionID ?? 0
             upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
             upstream.pointee.helloTail = Array(hello[id.upperBound...])
             upstream.pointee.isCluster = said.mode.elementsEqual("cluster".utf8)
@@ -145,6 +146,8 @@ extension Router {
         if upstream.pointee.isShared { upstream.pointee.ties = [] }
         upstream.pointee.partialReply = 0
         upstream.pointee.framer = ReplyFramer()
+        upstream.pointee.spokenVersion = upstream.pointee.protocolVersion
+        scheduleRenewal(upstream)
         report(.ready(upstream.pointee.facts))
         markDirty(upstream)
         wakeWaiters(upstream, .facts)
@@ -153,7 +156,7 @@ extension Router {
     }
 
     /// Error text of the server's, fit for a log: bounded, without line breaks.
-    private func printable(_ bytes: UnsafeRawBufferPointer) -> String {
+    func printable(_ bytes: UnsafeRawBufferPointer) -> String {
         var text = bytes.prefix(200)
         while let last = text.last, last == 13 || last == 10 { text = text.dropLast() }
         return String(
@@ -209,6 +212,7 @@ extension Router {
             // Another secret than the one that was refused: no reason to wait.
             connect(upstream)
         }
+        renewPasswords(of: user, credential)
     }
 
     // MARK: Handing over
@@ -219,6 +223,11 @@ extension Router {
         case .loggingIn where !upstream.pointee.login.isEmpty:
             UnsafeRawBufferPointer(
                 start: upstream.pointee.login.bytes,
+                count: upstream.pointee.login.count
+            )
+        case .ready where upstream.pointee.holdsBack:
+            UnsafeRawBufferPointer(
+                start: upstream.pointee.login.isEmpty ? nil : upstream.pointee.login.bytes,
                 count: upstream.pointee.login.count
             )
         case .ready where !upstream.pointee.outgoing.isEmpty:
@@ -235,6 +244,9 @@ extension Router {
     package func didHandOver(_ upstream: UpstreamRef) {
         switch upstream.pointee.state {
         case .loggingIn:
+            upstream.pointee.login.removeAll()
+            upstream.pointee.login.release()
+        case .ready where upstream.pointee.holdsBack:
             upstream.pointee.login.removeAll()
             upstream.pointee.login.release()
         case .ready:
@@ -279,6 +291,9 @@ extension Router {
             if !endIdentified(upstream, .upstreamUnreachable) { pause(upstream) }
         case .ready:
             upstream.pointee.state = .idle
+            upstream.pointee.renewal = .none
+            upstream.pointee.renewalCredential = nil
+            upstream.pointee.login.removeAll()
             unpause(upstream)
             // A server that takes the login and then hangs up must not be called in a tight loop.
             if now.since(upstream.pointee.readySince)
@@ -305,6 +320,7 @@ extension Router {
     private func loseOwn(_ upstream: UpstreamRef, _ reason: String) {
         guard let owner = upstream.pointee.owner else {
             // Nobody's: the next session that needs one gets another.
+            if let first = upstream.pointee.first { retrySecond(of: first) }
             spare[upstream.pointee.pool].removeAll { $0 == upstream }
             upstream.pointee.state = .gone
             deadUpstreams.append(upstream)
@@ -440,7 +456,7 @@ extension Router {
     /// milliseconds; that is the grain of every time-out here.
     package var wantsTicks: Bool {
         !unready.isEmpty || !paused.isEmpty || !pinWaiters.isEmpty || !unwatched.isEmpty
-            || awaitingCount > 0
+            || awaitingCount > 0 || renewsSoon
     }
 
     /// Acts on all deadlines that have passed. Afterwards the performer looks at the sockets of
@@ -475,6 +491,7 @@ extension Router {
             return !session.pointee.isUnwatched
         }
         endLateLogins()
+        renewLogins()
         if !pinWaiters.isEmpty { endStalledUploads() }
         while let session = pinWaiters.first,
             session.pointee.waitingSince + limits.upstreamWait <= now
@@ -558,9 +575,16 @@ extension Upstream {
     /// use, and whose answer carries the connection's id. Behind it, unless it is 0, the SELECT of
     /// the pool's database.
     mutating func writeLogin(_ credential: Credential, name: [UInt8]) {
+        writeHello(credential, version: protocolVersion, name: name)
+        guard database != 0 else { return }
+        let index = String(database)
+        login.append("*2\r\n$6\r\nSELECT\r\n$\(index.utf8.count)\r\n\(index)\r\n".utf8)
+    }
+
+    mutating func writeHello(_ credential: Credential, version: UInt8, name: [UInt8]) {
         login.removeAll()
         login.append((name.isEmpty ? "*5" : "*7").utf8)
-        login.append("\r\n$5\r\nHELLO\r\n$1\r\n\(protocolVersion)\r\n$4\r\nAUTH\r\n".utf8)
+        login.append("\r\n$5\r\nHELLO\r\n$1\r\n\(version)\r\n$4\r\nAUTH\r\n".utf8)
         login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
         login.append("$\(credential.secret.count)\r\n".utf8)
         credential.secret.withBytes { login.append($0) }
@@ -570,8 +594,5 @@ extension Upstream {
             login.append(name)
             login.append("\r\n".utf8)
         }
-        guard database != 0 else { return }
-        let index = String(database)
-        login.append("*2\r\n$6\r\nSELECT\r\n$\(index.utf8.count)\r\n\(index)\r\n".utf8)
     }
 }

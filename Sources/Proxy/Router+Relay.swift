@@ -25,6 +25,8 @@ struct Sentinel {
         /// It stands in the place of a login, which is answered so, unless the server would not
         /// look at one because the client is subscribed.
         case login(reply: [UInt8], whileSubscribed: [UInt8])
+        /// The connection's own login goes out behind it.
+        case renewal
     }
 
     /// Letters and digits that occur nowhere else.
@@ -62,6 +64,13 @@ struct Sentinel {
 
 extension Router {
     // MARK: Requests
+
+    /// Waits for the place of another request of ours, of which there can be only one.
+    func waitsForSentinel(_ session: SessionRef, _ upstream: UpstreamRef) -> Bool {
+        guard upstream.pointee.sentinel != nil else { return false }
+        session.pointee.blocks.insert(.substitute)
+        return true
+    }
 
     /// RESET on a relayed connection.
     func resetRelay(_ session: SessionRef, _ upstream: UpstreamRef) {
@@ -102,6 +111,14 @@ extension Router {
         }
     }
 
+    /// Finds the place where nothing is owed on a relayed connection, for its login.
+    func placeRenewal(_ upstream: UpstreamRef) {
+        let sentinel = Sentinel(word: randomWord(), purpose: .renewal)
+        upstream.pointee.sentinel = sentinel
+        upstream.pointee.login.removeAll()
+        upstream.pointee.login.append(request(sentinel.word))
+    }
+
     private func randomWord() -> [UInt8] {
         let digits = Array("0123456789abcdef".utf8)
         var word = Array("redis-auth-proxy-".utf8)
@@ -138,8 +155,46 @@ extension Router {
             upstream.pointee.mayBeSilent = false
             didReset(owner, upstream)
             unblock(owner, .reset)
+        case .renewal:
+            // Alone on its way, see Router+Renewal.swift.
+            if !sentinel.isPassed { writeRelayRenewal(upstream) }
+            receiveRelayRenewal(upstream, owner)
         case .login(let reply, let whileSubscribed):
             judgeLogin(upstream, owner, reply, whileSubscribed)
+        }
+    }
+
+    /// Passes on what is not the answer to AUTH, which went out when nothing was owed: what comes
+    /// by itself is a line of MONITOR's, a message or a push.
+    private func receiveRelayRenewal(_ upstream: UpstreamRef, _ owner: SessionRef) {
+        while let base = heldBack(of: upstream).baseAddress {
+            var framer = ReplyFramer()
+            switch framer.next(base, from: 0, to: upstream.pointee.heldBack.count) {
+            case .incomplete:
+                if upstream.pointee.heldBack.count > limits.replyBuffer {
+                    fail(upstream, "the server did not answer a login")
+                }
+                return
+            case .violation:
+                fail(upstream, "the server sent what is not RESP")
+                return
+            case .push(let end), .reply(let end):
+                let frame = UnsafeRawBufferPointer(start: base, count: end)
+                guard framer.type == UInt8(ascii: "-") || frame.elementsEqual("+OK\r\n".utf8) else {
+                    answer(owner, base, end)
+                    upstream.pointee.heldBack.consume(end)
+                    continue
+                }
+                let reply = Array(frame)
+                upstream.pointee.heldBack.consume(end)
+                upstream.pointee.sentinel = nil
+                let rest = heldBack(of: upstream)
+                if let base = rest.baseAddress { answer(owner, base, rest.count) }
+                upstream.pointee.heldBack.removeAll()
+                reply.withUnsafeBytes { judgeRenewal(upstream, $0) }
+                unblock(owner, .substitute)
+                return
+            }
         }
     }
 

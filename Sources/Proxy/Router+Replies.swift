@@ -10,13 +10,26 @@ extension Router {
     /// `count` decrypted bytes lie in `replyBuffer`. The sessions that have output now must be
     /// served before the buffer is filled again.
     package func didReceive(_ count: Int, from upstream: UpstreamRef) {
-        guard count > 0, let base = UnsafeRawPointer(replyBuffer.baseAddress) else { return }
+        guard count > 0, var base = UnsafeRawPointer(replyBuffer.baseAddress) else { return }
+        var count = count
+        if upstream.pointee.renewal == .underWay && !upstream.pointee.renewsAmongMessages {
+            guard let taken = receiveRenewal(upstream, base, count), taken < count else {
+                settle()
+                return
+            }
+            base += taken
+            count -= taken
+        }
         switch upstream.pointee.state {
         case .ready:
             if !upstream.pointee.isCounted {
                 relay(upstream, base, count)
             } else if upstream.pointee.ties.contains(.subscription) {
                 receiveSubscribed(upstream, UnsafeMutableRawPointer(mutating: base), count)
+            } else if upstream.pointee.first != nil {
+                receiveSecond(upstream, base, count)
+            } else if upstream.pointee.blocked != nil {
+                receiveBlocked(upstream, base, count)
             } else if let owner = upstream.pointee.owner, owner.pointee.substitute != nil {
                 substitute(upstream, owner, base, count)
             } else {
@@ -31,6 +44,7 @@ extension Router {
             upstream.pointee.needsLogin = false
             if upstream.pointee.state == .loggingIn { logInAgain(upstream) }
         }
+        tryRenewal(upstream)
         settle()
     }
 
@@ -146,6 +160,10 @@ extension Router {
             count: upstream.pointee.heldBack.count
         )
         let isError = upstream.pointee.framer.type == UInt8(ascii: "-")
+        if (kind == .hello || kind == .speak) && !isError {
+            let isMap = upstream.pointee.framer.type == UInt8(ascii: "%")
+            upstream.pointee.spokenVersion = isMap ? 3 : 2
+        }
         switch kind {
         case .plain: break
         case .multi, .sharedMulti:
@@ -176,6 +194,7 @@ extension Router {
         case .blocking:
             guard let owner = upstream.pointee.owner, owner.pointee.blocking > 0 else { break }
             owner.pointee.blocking -= 1
+            unblock(owner, .blocked)
             updateReading(owner)
         case .lasting:
             if !isError { upstream.pointee.ties.insert(.lasting) }

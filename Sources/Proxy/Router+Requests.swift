@@ -457,7 +457,7 @@ extension Router {
             if let upstream = subscribedUpstream(session), settleSubscriptions(session, upstream) {
                 return
             }
-            releaseOwn(session)
+            if !replaceOwn(session) { releaseOwn(session) }
             leaveEnding(session)
         }
         unblock(session, [.quiet, .state])

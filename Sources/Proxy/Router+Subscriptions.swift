@@ -496,6 +496,8 @@ extension Router {
         upstream.pointee.partialReply = 0
         switch frame {
         case .none where isPush: didPush(upstream, owner, bytes, count)
+        case .none where upstream.pointee.renewal == .underWay:
+            judgeRenewal(upstream, UnsafeRawBufferPointer(start: bytes, count: count))
         case .none: didReply(upstream, owner, bytes, count)
         case .held:
             // Out of the way, because what is learnt from it may end the connection.
@@ -504,6 +506,8 @@ extension Router {
             held.append(bytes, count)
             if isPush {
                 didPush(upstream, owner, held.bytes, held.count)
+            } else if upstream.pointee.renewal == .underWay {
+                judgeRenewal(upstream, UnsafeRawBufferPointer(start: held.bytes, count: held.count))
             } else {
                 didReply(upstream, owner, held.bytes, held.count)
             }
@@ -555,6 +559,7 @@ extension Router {
         _ count: Int
     ) -> Subscriptions.Frame {
         guard upstream.pointee.framer.inPush else {
+            if upstream.pointee.renewal == .underWay { return .held }
             guard upstream.pointee.queue.count > upstream.pointee.unsentRuns else {
                 // Found out when it is whole.
                 return .dropping

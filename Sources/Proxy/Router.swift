@@ -166,6 +166,8 @@ package final class Router {
     var runnable: [SessionRef] = []
     /// Connections on their way to being ready, looked at by `tick`.
     var unready: [UpstreamRef] = []
+    /// No login is due before this.
+    var nextRenewal = Instant.never
     /// Connections that are not read because a client leaves a big reply unread.
     var paused: [UpstreamRef] = []
     var pinWaiters: [SessionRef] = []
@@ -310,7 +312,11 @@ package final class Router {
     // MARK: Life and death
 
     /// A new connection for the sessions of a pool.
-    func makeUpstream(pool: Int, owner: SessionRef?) -> UpstreamRef {
+    ///
+    /// - Parameter isShared: nil: if it has no owner.
+    func makeUpstream(
+        pool: Int, owner: SessionRef?, isShared: Bool? = nil
+    ) -> UpstreamRef {
         lastUpstreamID += 1
         allocatedUpstreams += 1
         let upstream = UpstreamRef.allocate(capacity: 1)
@@ -320,7 +326,8 @@ package final class Router {
                 pool: pool,
                 pools[pool],
                 user: routes[pools[pool].route].user,
-                owner: owner
+                owner: owner,
+                isShared: isShared ?? (owner == nil)
             )
         )
         return upstream

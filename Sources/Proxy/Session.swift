@@ -60,6 +60,8 @@ package struct Session: ~Copyable {
         static let state = Blocks(rawValue: 256)
         /// The client's login is being verified.
         static let login = Blocks(rawValue: 512)
+        /// A command that goes out in slices has to be answered first.
+        static let blocked = Blocks(rawValue: 1024)
     }
 
     /// Which replies the client wants (CLIENT REPLY).

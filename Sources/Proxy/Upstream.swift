@@ -62,6 +62,8 @@ package struct Upstream: ~Copyable {
     package let user: UserIndex
     /// Of the pool's; what a client's HELLO switches to is not noted here.
     package internal(set) var protocolVersion: UInt8
+    /// What the server was last seen to speak on it: what is on its way may change that.
+    var spokenVersion: UInt8 = 2
     /// Index into the router's pools: where an own connection goes when it is given back.
     var pool: Int
     package internal(set) var database: Int
@@ -96,6 +98,12 @@ package struct Upstream: ~Copyable {
     /// relayed.
     var isCounted = true
     var subscriptions = Subscriptions()
+    /// A command of its session's that goes out in slices.
+    var blocked: BlockedCommand?
+    /// Another connection where the same command waits, to go on there.
+    var second: UpstreamRef?
+    /// The connection whose second this is.
+    var first: UpstreamRef?
     /// Of a relayed connection: the server may have been told to send no replies.
     var mayBeSilent = false
     /// Of a relayed connection: what is looked for in the bytes that come.
@@ -129,6 +137,26 @@ package struct Upstream: ~Copyable {
     var readySince = Instant(nanoseconds: 0)
     /// What the last login was tried with.
     var usedCredential: Credential?
+    /// The server's number of the connection.
+    var connectionID: Int64 = 0
+    var renewal = Renewal.none
+    /// The connection was subscribed when the login went out: its answer comes among messages,
+    /// whatever the client has asked for since.
+    var renewsAmongMessages = false
+    /// What the renewal under way is tried with.
+    var renewalCredential: Credential?
+    /// What a renewal was last refused with.
+    var refusedCredential: Credential?
+    var renewalFailures = 0
+    /// When the last of them was.
+    var renewalFailedAt = Instant(nanoseconds: 0)
+    var renewAt = Instant.never
+    /// From here on it is given up at the first moment when that harms nobody.
+    var replaceAt = Instant.never
+    /// It is given up here, whatever is under way.
+    var closeAt = Instant.never
+    /// A login is on its way on a connection that serves.
+    package var isRenewing: Bool { renewal == .underWay }
     /// Requests were handed over since the connection is ready, or is its session's.
     package internal(set) var hasHandedOver = false
     /// What HELLO answers on this connection, before and after the connection's id.
@@ -137,7 +165,9 @@ package struct Upstream: ~Copyable {
     /// What it said of its mode there.
     var isCluster = false
 
-    init(id: UInt64, pool: Int, _ shape: Pool, user: UserIndex, owner: SessionRef?) {
+    init(
+        id: UInt64, pool: Int, _ shape: Pool, user: UserIndex, owner: SessionRef?, isShared: Bool
+    ) {
         self.id = id
         self.pool = pool
         route = shape.route
@@ -145,7 +175,7 @@ package struct Upstream: ~Copyable {
         protocolVersion = shape.protocolVersion
         database = shape.database
         self.owner = owner
-        isShared = owner == nil
+        self.isShared = isShared
     }
 
     /// The client's end was passed on, or will be when all is handed over: nothing can be added.

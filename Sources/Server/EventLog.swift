@@ -94,6 +94,31 @@ package struct EventLog {
                 metadata(facts),
                 now
             )
+        case .renewed(let facts):
+            let level: Logger.Level = lines.end("renewal " + key(facts)) ? .info : .debug
+            logger.log(level: level, "logged in upstream again", metadata: metadata(facts))
+        case .renewalFailed(let facts, let reason):
+            let user = configuration.users[facts.user.rawValue]
+            say(
+                .error,
+                """
+                cannot renew a login upstream: wanted to log in again as '\(user.userName)' with \
+                the credential from \(user.source)\(origin(of: facts.user)), got '\(reason)'. The \
+                connection serves on with the login that it has. \
+                \(Self.remedy(for: reason, isIAM: user.isIAM))
+                """,
+                key: "renewal " + key(facts),
+                metadata(facts),
+                now
+            )
+        case .loginExpired(let facts):
+            logger.warning(
+                """
+                gave up an upstream connection whose login could not be renewed before the server \
+                would have ended it
+                """,
+                metadata: metadata(facts)
+            )
         case .lost(let facts, let reason, let closed, let kept):
             var metadata = metadata(facts)
             metadata["sessions_closed"] = "\(closed)"

@@ -68,12 +68,13 @@ final class Bench {
         act()
     }
 
-    func publish(_ password: String) {
+    func publish(_ password: String, kind: Credential.Kind = .password) {
         for user in 0..<userCount {
             router.publish(
                 CredentialSnapshot(
                     version: 1,
-                    credential: Credential(userName: "app", secret: Secret(password.utf8)),
+                    credential: Credential(
+                        userName: "app", secret: Secret(password.utf8), kind: kind),
                     failure: nil
                 ),
                 for: UserIndex(user)
@@ -232,7 +233,10 @@ final class Bench {
 }
 
 /// A multibulk request.
-func request(_ arguments: String...) -> String {
+func request(_ arguments: String...) -> String { request(arguments) }
+
+/// A multibulk request.
+func request(_ arguments: [String]) -> String {
     arguments.reduce("*\(arguments.count)\r\n") { $0 + "$\($1.utf8.count)\r\n\($1)\r\n" }
 }
 

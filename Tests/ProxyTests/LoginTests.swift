@@ -314,7 +314,3 @@ struct LoginTests {
         #expect(bench.received(by: client) == "$-1\r\n")
     }
 }
-
-private func request(_ words: [String]) -> String {
-    words.reduce("*\(words.count)\r\n") { $0 + bulk($1) }
-}

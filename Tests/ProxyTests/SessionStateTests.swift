@@ -583,7 +583,3 @@ extension String {
         split(separator: separator)
     }
 }
-
-private func request(_ words: [String]) -> String {
-    words.reduce("*\(words.count)\r\n") { $0 + bulk($1) }
-}

@@ -160,7 +160,3 @@ struct SpareConnectionTests {
         #expect(!bench.isClosed(client))
     }
 }
-
-private func request(_ words: [String]) -> String {
-    "*\(words.count)\r\n" + words.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()
-}

@@ -23,6 +23,7 @@ EXCLUDED = {
     "module|loadex": "as MODULE LOAD",
     "lolwut": "art drawn at random",
     "pfselftest": "keeps the server busy for a second; says OK",
+    "script|debug": "refused where the server has not sent all replies yet, a matter of moments",
     "latency|graph": "nothing to draw: latency monitoring is off, LATENCY HISTORY says the same",
 }
 

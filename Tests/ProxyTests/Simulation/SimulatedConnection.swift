@@ -32,6 +32,9 @@ final class SimulatedConnection {
     private(set) var model: RedisModel?
     /// An answer that the server holds back until it is released.
     private(set) var held: [UInt8]?
+    /// When what is held has waited for as long as it may.
+    private var heldUntil: UInt64?
+    private var heldToken: (client: Int, number: Int)?
     /// The proxy ended its direction.
     var hasProxyEnded = false
     /// The server ended its direction; its end shows behind `toProxy`.
@@ -69,9 +72,12 @@ final class SimulatedConnection {
 
     // MARK: The proxy's end
 
-    func handOver(_ bytes: UnsafeRawBufferPointer, isLogin: Bool) -> String? {
+    func handOver(_ bytes: UnsafeRawBufferPointer, isLogin: Bool, _ world: World) -> String? {
         toServer += bytes
         if isLogin { return nil }
+        if world.endsLogins, world.now > lastLogin + Self.longestLogin {
+            return "a request is handed to a connection whose login has ended"
+        }
         isUsed = true
         if contains(bytes, "SECRET-") { return "a client's secret is handed over" }
         guard isShared else {
@@ -149,10 +155,26 @@ final class SimulatedConnection {
     }
 
     /// Lets a command that waits come to its end.
-    func release() {
+    func release(_ world: World) {
         guard let reply = held else { return }
+        let (heldUntil, heldToken) = (heldUntil, heldToken)
         held = nil
-        send(reply, isReply: true)
+        self.heldUntil = nil
+        self.heldToken = nil
+        let null = Array((model?.version == 3 ? "_\r\n" : "*-1\r\n").utf8)
+        let isOver = heldUntil.map { $0 <= world.now } ?? false
+        // It did nothing. Woken before its time it may be sent again too, if the proxy took the
+        // time to be over, which it counts from an earlier moment.
+        if isOver || reply == null, heldUntil != nil, let token = heldToken {
+            world.didWaitInVain(client: token.client, number: token.number)
+        }
+        if isOver {
+            let isCount = reply.first == UInt8(ascii: ":")
+            // Nor is there an answer where the client wants none.
+            send(isCount || reply.isEmpty ? reply : null, isReply: false)
+            return
+        }
+        send(reply, isReply: !isShared)
     }
 
     /// Closes from the server's side, in order.
@@ -198,6 +220,12 @@ final class SimulatedConnection {
             let wanted = ["SELECT", "\(upstream.pointee.database)"].map { Array($0.utf8) }
             return request == wanted ? nil : "the database is not selected behind the login"
         }
+        if request.count == 5, request[0] == Array("HELLO".utf8), request[2] == Array("AUTH".utf8) {
+            return renew(request, world)
+        }
+        if request.count == 3, request[0] == Array("AUTH".utf8) {
+            return renewRelayed(request, world)
+        }
         if let wrong = check(request, world) { return wrong }
         world.didServe()
         var reply: [UInt8] = []
@@ -207,7 +235,10 @@ final class SimulatedConnection {
         if model?.hasSeenCorruption == true { return "the server is sent a value that was changed" }
         switch after {
         case .next: send(reply, isReply: true)
-        case .wait: held = reply
+        case .wait:
+            held = reply
+            heldUntil = Self.timeout(of: request).map { world.now + $0 }
+            heldToken = Self.token(request)
         case .close:
             send(reply, isReply: true)
             endServer()
@@ -222,6 +253,57 @@ final class SimulatedConnection {
         }
         if reply.starts(with: "-LOADING".utf8) { world.count("refused while loading") }
         if name == "RESET" { model = nil }
+        return nil
+    }
+
+    /// When the server took the connection's login.
+    private var lastLogin: UInt64 = 0
+    /// The limit, how late the proxy may learn when it begins, and how far the clock may jump
+    /// between two looks of the proxy's at it.
+    private static let longestLogin: UInt64 = 15_000_000_000 + 5_000_000_000 + 4_000_000_000
+
+    /// Another login where one is in force.
+    private func renew(_ request: [[UInt8]], _ world: World) -> String? {
+        let text = request.map { String(decoding: $0, as: UTF8.self) }
+        guard text[1] == "\(model?.version ?? 0)" else { return "a login in another protocol" }
+        guard text[3] == "user\(user)" else { return "a login as somebody else" }
+        guard model?.isInTransaction == false else { return "a login in a transaction" }
+        guard unanswered.isEmpty else { return "a login behind replies that are owed" }
+        var reply: [UInt8] = []
+        switch world.judgeLogin(user: user, password: text[4]) {
+        case .refuse(let reason):
+            reply = Array("-\(reason)\r\n".utf8)
+            world.count("renewals refused")
+        case .silent:
+            // Too late, perhaps.
+            model?.appendHello(to: &reply)
+            lastLogin = world.now
+            held = reply
+            return nil
+        case .accept:
+            model?.appendHello(to: &reply)
+            lastLogin = world.now
+        }
+        send(reply, isReply: false)
+        return nil
+    }
+
+    /// The same where the proxy does not count answers.
+    private func renewRelayed(_ request: [[UInt8]], _ world: World) -> String? {
+        let text = request.map { String(decoding: $0, as: UTF8.self) }
+        guard text[1] == "user\(user)" else { return "a login as somebody else" }
+        let mayLinger = world.settings.changesAccess || !world.settings.denied[user].isEmpty
+        // Where EXEC may be refused nobody knows whether one has ended.
+        guard mayLinger || model?.isInTransaction == false else {
+            return "a login in a transaction"
+        }
+        switch world.judgeLogin(user: user, password: text[2]) {
+        case .refuse(let reason): send(Array("-\(reason)\r\n".utf8), isReply: false)
+        case .silent, .accept:
+            lastLogin = world.now
+            world.count("relayed logins renewed")
+            send(Array("+OK\r\n".utf8), isReply: false)
+        }
         return nil
     }
 
@@ -253,6 +335,7 @@ final class SimulatedConnection {
         case .accept:
             if version == 3 { world.count("connections of RESP3") }
             selects = upstream.pointee.database != 0
+            lastLogin = world.now
             var model = RedisModel(version: Int(version), name: request.count > 5 ? request[6] : [])
             model.id = Int(id)
             var reply: [UInt8] = []
@@ -261,6 +344,19 @@ final class SimulatedConnection {
             self.model = model
         }
         return nil
+    }
+
+    /// How long a request may wait, in nanoseconds; nil: for ever.
+    private static func timeout(of request: [[UInt8]]) -> UInt64? {
+        let words = request.map { String(decoding: $0, as: UTF8.self) }
+        let seconds =
+            switch words[0].uppercased() {
+            case "BLPOP": Double(words[words.count - 1])
+            case "WAIT": Double(words[2]).map { $0 / 1000 }
+            default: Double(words[2]).map { $0 / 1000 }
+            }
+        guard let seconds, seconds > 0 else { return nil }
+        return UInt64(seconds * 1e9)
     }
 
     static let plain: Set<String> = [
@@ -277,6 +373,10 @@ final class SimulatedConnection {
             }
         }
         guard let token = Self.token(request) else { return nil }
+        if !isShared, request[0] == Array("XREAD".utf8) {
+            // On two connections at the same time, now and then.
+            world.mayRunAgain(client: token.client, number: token.number)
+        }
         return world.didExecute(client: token.client, number: token.number)
     }
 

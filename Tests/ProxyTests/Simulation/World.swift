@@ -28,6 +28,8 @@ struct Settings {
     var isDrainedEarly = false
     /// Some clients have to log in before they are served.
     var hasLogins = false
+    /// The server ends a login after a while.
+    var hasTokens = false
     /// By user: what the server does not let it run.
     var denied: [Set<String>] = [[], []]
     /// That changes during the run, and the server loads its data now and then.
@@ -59,8 +61,12 @@ final class World {
     private var refs: [UInt64: SessionRef] = [:]
     private var connections: [SimulatedConnection] = []
     private var connectionsByID: [UInt64: SimulatedConnection] = [:]
+    /// Whom an own connection served last, for those that are gone.
+    private var served: [UInt64: UInt64] = [:]
+    /// Why the last own connection of a session was lost.
+    private var losses: [UInt64: String] = [:]
 
-    private var now: UInt64 = 1_000_000_000
+    private(set) var now: UInt64 = 1_000_000_000
     private var lastTick: UInt64 = 0
     private var isDrained = false
     /// What the clients had in the proxy's hands when the drain began.
@@ -125,6 +131,7 @@ final class World {
             settings.habits.isUnsure = true
         }
         settings.hasLogins = seed % 3 == 0
+        settings.hasTokens = seed % 4 == 0
         settings.limits.connectionsPerPool = dice.pick([1, 1, 2])
         settings.limits.maximumPinned = dice.pick([1, 3, 1_000])
         settings.limits.spareConnections = dice.pick([0, 1, 2])
@@ -187,6 +194,19 @@ final class World {
         client.executed.insert(number)
         count("executed")
         return nil
+    }
+
+    /// A command that was run has waited for nothing, and may be sent again.
+    func didWaitInVain(client index: Int, number: Int) {
+        count("slices")
+        let client = clients[index]
+        if client.lastExecuted == number { client.lastExecuted = number - 1 }
+    }
+
+    /// What only reads may be waited for twice.
+    func mayRunAgain(client index: Int, number: Int) {
+        let client = clients[index]
+        if client.lastExecuted == number { client.lastExecuted = number - 1 }
     }
 
     // MARK: A run
@@ -475,7 +495,8 @@ final class World {
             if !hasAll && !client.mayBeCut { fail("\(who) is closed before its last reply") }
         case "upstreamLost":
             if !client.mustBeClosed && !client.mayBeClosed {
-                fail("\(who) is closed, but nothing of its was lost: \(client.unanswered)")
+                let reason = losses[client.id] ?? "no loss"
+                fail("\(who) is closed for \(reason), with nothing lost: \(client.unanswered)")
             }
         case "errorInPlaceOfState":
             if !client.lastWasError { fail("\(who) is closed without an error") }
@@ -483,6 +504,8 @@ final class World {
             if client.unread < client.capacity && !client.isBlocked {
                 fail("\(who) reads, and is closed as a slow reader")
             }
+        case "loginExpired":
+            if !settings.hasTokens { fail("\(who) is closed for a login that does not end") }
         case "loginDeadline":
             if !client.hasToLogIn { fail("\(who) is closed for want of a login") }
         case "stalledUpload":
@@ -544,7 +567,10 @@ final class World {
         case .sessionClosed(let session, let reason):
             clientsByID[session]?.closeReason = "\(reason)"
         case .ready: count("connections")
-        case .connectFailed: count("connects failed")
+        case .connectFailed(let facts, _):
+            count("connects failed")
+            // Behind RESET, as below.
+            if let session = served[facts.connection] { mayClose(session: session) }
         case .loginRefused: count("logins refused")
         case .databaseRefused: count("databases refused")
         case .noCredential(let facts, _):
@@ -553,11 +579,23 @@ final class World {
             if let session = connectionsByID[facts.connection]?.session {
                 mayClose(session: session)
             }
-        case .lost: count("connections lost")
+        case .lost(let facts, let reason, _, _):
+            count("connections lost")
+            losses[served[facts.connection] ?? 0] = reason
+            // A renewal that the server was late with.
+            if reason.contains("did not answer a login"), let session = served[facts.connection] {
+                mayClose(session: session)
+            }
+        case .renewed: count("logins renewed")
+        case .renewalFailed: count("renewals failed")
+        case .loginExpired: count("logins expired")
         case .gaveUp: count("waits given up")
         case .violation: count("violations")
         }
     }
+
+    private(set) lazy var endsLogins = settings.hasTokens
+    private var life = LoginLife(renewAfter: .seconds(2), limit: .seconds(15))
 
     private func verify(_ login: (attempt: UInt64, name: String, session: UInt64)) {
         let isKnown = login.name == "default"
@@ -573,7 +611,9 @@ final class World {
         versions[user] += 1
         let fails = faults && dice.chance(1, in: 6)
         let password = "PROXYPASS-\(user)-\(sourcePasswords[user])"
-        let credential = Credential(userName: "user\(user)", secret: Secret(password.utf8))
+        let credential = Credential(
+            userName: "user\(user)", secret: Secret(password.utf8),
+            kind: settings.hasTokens ? .iamToken(life) : .password)
         router.publish(
             CredentialSnapshot(
                 version: versions[user],
@@ -598,6 +638,7 @@ final class World {
 
     private func drop(_ connection: SimulatedConnection) {
         connection.phase = .closed
+        served[connection.id] = connection.session
         connections.removeAll { $0 === connection }
         connectionsByID[connection.id] = nil
     }
@@ -621,7 +662,7 @@ final class World {
             case 0..<4: serve(connection)
             case 4..<9: receive(connection)
             default:
-                if dice.chance(1, in: 4) { connection.release() }
+                if dice.chance(1, in: 4) { connection.release(self) }
                 if dice.chance(1, in: 10) { connection.push() }
                 if connection.isCongested && dice.chance(1, in: 2) {
                     connection.isCongested = false
@@ -672,7 +713,7 @@ final class World {
         if !outgoing.isEmpty {
             let isLogin = contains(outgoing, "PROXYPASS-")
             progress += outgoing.count
-            if let wrong = connection.handOver(outgoing, isLogin: isLogin) { fail(wrong) }
+            if let wrong = connection.handOver(outgoing, isLogin: isLogin, self) { fail(wrong) }
         }
         if outgoing.isEmpty { events -= 1 }
         router.didHandOver(upstream)
@@ -718,6 +759,12 @@ final class World {
         faults = false
         isLoading = false
         for user in 0..<2 { passwords[user] = sourcePasswords[user] }
+        if settings.hasTokens {
+            // Or renewals would go on for ever.
+            life = LoginLife()
+            endsLogins = false
+            for user in 0..<2 { publish(user) }
+        }
         var idle = 0
         var rounds = 0
         // Longer than any time-out, so that what is to end by itself has ended.
@@ -734,13 +781,13 @@ final class World {
                 if connection.phase == .hung { comeUnstuck(connection) }
                 if connection.phase == .open {
                     flush(connection.upstream)
-                    connection.release()
+                    connection.release(self)
                     serve(connection)
                     receive(connection)
                 } else {
                     stepConnection(connection)
                 }
-                connection.release()
+                connection.release(self)
             }
             for client in present {
                 client.isLazy = false

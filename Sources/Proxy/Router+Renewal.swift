@@ -1,0 +1,368 @@
+// Logins are renewed where they are: on the connection that lives, long before its login ends.
+//
+//              due                nothing is on its way          accepted
+//     none ──────────► waiting ─────────────────────────► underWay ────────► none, due again later
+//      ▲                  │ what was passed on waits too     │ refused
+//      └──────────────────┴──────────────────────────────────┘ the old login holds on; tried again
+//
+// A login goes out only when every reply has come and no push is half-way. Some servers drop the
+// error of an AUTH behind a reply that is still in their buffer, and every later reply would be
+// taken for another's (redis/redis#15640). Its answer proves that the stream is still what it was
+// taken for: HELLO names the connection's id.
+//
+// While it waits for that moment, and for the answer, nothing else goes out, which takes as long as
+// the replies that are owed and one round trip. It does not wait where that could be for ever: in a
+// transaction, or in the middle of an upload, it is put off.
+//
+// On a relayed connection, whose answers cannot be counted, the error of an unknown command shows
+// the place where nothing is owed (Router+Relay.swift); then AUTH goes out, and again nothing else.
+//
+// What cannot be renewed is given up before the server would close it: a shared connection gives
+// its place to a new one and delivers what it owes; a session moves to another connection of its
+// own at the first moment when nothing ties it to the old one. Only where there is no such moment,
+// the session ends.
+
+import Identity
+import RESP
+
+/// See the head of this file.
+enum Renewal: UInt8 {
+    case none
+    case waiting
+    case underWay
+}
+
+extension Router {
+    /// Sets when the login of a connection that has just logged in is to be renewed.
+    func scheduleRenewal(_ upstream: UpstreamRef) {
+        upstream.pointee.renewal = .none
+        upstream.pointee.renewalFailures = 0
+        upstream.pointee.refusedCredential = nil
+        upstream.pointee.renewAt = .never
+        upstream.pointee.replaceAt = .never
+        upstream.pointee.closeAt = .never
+        guard case .iamToken(let life) = upstream.pointee.usedCredential?.kind else { return }
+        // Spread, so that the connections of a start do not return together.
+        let spread = Double.random(in: 0.9...1, using: &random)
+        renew(upstream, at: now + life.renewAfter * spread)
+        upstream.pointee.replaceAt = now + max(life.renewAfter, life.limit * 0.88)
+        upstream.pointee.closeAt = now + life.limit * 0.98
+    }
+
+    func renew(_ upstream: UpstreamRef, at instant: Instant) {
+        upstream.pointee.renewAt = instant
+        nextRenewal = min(nextRenewal, instant)
+    }
+
+    /// Every connection of a user whose password is another one logs in anew, within a moment.
+    func renewPasswords(of user: UserIndex, _ credential: Credential) {
+        guard credential.kind == .password else { return }
+        forEachConnection { upstream in
+            guard upstream.pointee.user == user, upstream.pointee.state == .ready,
+                upstream.pointee.usedCredential != credential,
+                upstream.pointee.refusedCredential != credential
+            else { return }
+            let spread = Double.random(in: 0...1, using: &random)
+            renew(upstream, at: now + limits.renewalSpread * spread)
+        }
+    }
+
+    private func forEachConnection(_ body: (UpstreamRef) -> Void) {
+        // All of them first: what is done to one may end sessions and others.
+        var connections = shared + retired + spare.joined()
+        var next = firstSession
+        while let session = next {
+            next = session.pointee.next
+            if session.pointee.lane == .own, let upstream = session.pointee.upstream {
+                connections.append(upstream)
+            }
+        }
+        for upstream in connections { body(upstream) }
+    }
+
+    /// Whether a renewal is due so soon that `tick` should be called.
+    var renewsSoon: Bool { nextRenewal <= now + limits.renewalNotice }
+
+    /// Acts on every login that is due.
+    func renewLogins() {
+        guard nextRenewal <= now else { return }
+        nextRenewal = .never
+        forEachConnection { upstream in
+            guard upstream.pointee.state == .ready else { return }
+            if upstream.pointee.replaceAt <= now {
+                replace(upstream)
+                guard upstream.pointee.state == .ready else { return }
+            }
+            if upstream.pointee.closeAt <= now {
+                expire(upstream)
+                return
+            }
+            if upstream.pointee.renewal == .underWay && upstream.pointee.deadline <= now {
+                fail(upstream, "the server did not answer a login in \(limits.loginTimeout)")
+                return
+            }
+            if upstream.pointee.renewal == .none && upstream.pointee.renewAt <= now {
+                renewNow(upstream)
+            }
+            tryRenewal(upstream)
+            if upstream.pointee.renewal == .waiting { beginSecond(of: upstream) }
+            noteNextRenewal(upstream)
+        }
+    }
+
+    /// Has `renewLogins` look at this connection again when it has to.
+    private func noteNextRenewal(_ upstream: UpstreamRef) {
+        let isOpen = upstream.pointee.renewal != .none || upstream.pointee.replaceAt <= now
+        let next = min(
+            upstream.pointee.renewAt, upstream.pointee.replaceAt, upstream.pointee.closeAt)
+        nextRenewal = min(nextRenewal, isOpen ? now : next)
+    }
+
+    /// Sends a login that is due, if this is the moment.
+    func tryRenewal(_ upstream: UpstreamRef) {
+        guard upstream.pointee.renewal == .waiting, upstream.pointee.state == .ready else { return }
+        // What is passed on may have waited for it.
+        markDirty(upstream)
+        let isRelayed = !upstream.pointee.isCounted
+        guard isRelayed ? upstream.pointee.mayFindPlace : upstream.pointee.isQuiet else { return }
+        let snapshot = credentials[upstream.pointee.user.rawValue]
+        guard let credential = snapshot?.credential, credential.isUsable(at: now.nanoseconds) else {
+            let reason = snapshot?.failure ?? "the credential has expired"
+            report(.renewalFailed(upstream.pointee.facts, reason: reason))
+            retryRenewal(upstream)
+            return
+        }
+        upstream.pointee.renewal = .underWay
+        upstream.pointee.renewsAmongMessages = upstream.pointee.ties.contains(.subscription)
+        upstream.pointee.renewalCredential = credential
+        upstream.pointee.deadline = now + limits.loginTimeout
+        upstream.pointee.loginReply.removeAll()
+        if isRelayed {
+            // It may be behind a command that blocks.
+            upstream.pointee.deadline = .never
+            upstream.pointee.renewsAmongMessages = true
+            placeRenewal(upstream)
+        } else {
+            upstream.pointee.writeRenewal(credential)
+        }
+    }
+
+    /// The server has answered all that a relayed connection was sent.
+    func writeRelayRenewal(_ upstream: UpstreamRef) {
+        guard let credential = upstream.pointee.renewalCredential else { return }
+        upstream.pointee.deadline = now + limits.loginTimeout
+        upstream.pointee.writeAuth(credential)
+        markDirty(upstream)
+    }
+
+    private func retryRenewal(_ upstream: UpstreamRef) {
+        upstream.pointee.renewal = .none
+        upstream.pointee.renewalFailures += 1
+        upstream.pointee.renewalFailedAt = now
+        actions.append(.refreshCredential(upstream.pointee.user))
+        guard upstream.pointee.closeAt != .never else {
+            // Its login does not end; another password will be news.
+            upstream.pointee.renewAt = .never
+            markDirty(upstream)
+            return
+        }
+        let doublings = min(10, upstream.pointee.renewalFailures - 1)
+        // As the end draws near, more often.
+        let left = upstream.pointee.closeAt.since(now) / 8
+        let pause = min(
+            left, limits.renewalRetryMaximum, limits.renewalRetry * (1 << doublings))
+        renew(upstream, at: now + pause * Double.random(in: 0.5...1, using: &random))
+        if upstream.pointee.replaceAt <= now, moveBlocked(upstream) { return }
+        // It was to wait for longer than it may now.
+        updateSlice(upstream)
+        markDirty(upstream)
+    }
+
+    /// A transaction is about to begin: a login that was refused is tried again before it has to
+    /// wait for the transaction's end.
+    func retryRenewalBeforeTransaction(_ upstream: UpstreamRef) {
+        if upstream.pointee.renewal == .none, upstream.pointee.renewalFailures > 0,
+            upstream.pointee.renewalFailedAt + limits.renewalRetry / 2 <= now
+        {
+            renewNow(upstream)
+        }
+    }
+
+    /// The login of a connection that serves is due now.
+    func renewNow(_ upstream: UpstreamRef) {
+        upstream.pointee.renewal = .waiting
+        nextRenewal = min(nextRenewal, now)
+    }
+
+    /// Bytes of a connection that is not subscribed, while the answer to a login is awaited.
+    ///
+    /// - Returns: how many of them were the answer's; nil if all were and it is not complete, or
+    ///   the connection was given up.
+    func receiveRenewal(
+        _ upstream: UpstreamRef,
+        _ base: UnsafeRawPointer,
+        _ count: Int
+    ) -> Int? {
+        upstream.pointee.loginReply.append(base, count)
+        while !upstream.pointee.loginReply.isEmpty {
+            var framer = ReplyFramer()
+            let bytes = UnsafeRawPointer(upstream.pointee.loginReply.bytes)
+            let held = upstream.pointee.loginReply.count
+            switch framer.next(bytes, from: 0, to: held) {
+            case .push(let end):
+                if let owner = upstream.pointee.owner { answer(owner, bytes, end) }
+                upstream.pointee.loginReply.consume(end)
+            case .incomplete:
+                if held > limits.replyBuffer {
+                    fail(upstream, "the server's answer to a login is too long")
+                }
+                return nil
+            case .violation:
+                fail(upstream, "the server sent what is not RESP")
+                return nil
+            case .reply(let end):
+                let reply = Array(UnsafeRawBufferPointer(start: bytes, count: end))
+                upstream.pointee.loginReply.removeAll()
+                upstream.pointee.loginReply.release()
+                reply.withUnsafeBytes { judgeRenewal(upstream, $0) }
+                guard upstream.pointee.state == .ready else { return nil }
+                return count - (held - end)
+            }
+        }
+        return nil
+    }
+
+    /// The answer to a login on a connection that lives.
+    func judgeRenewal(_ upstream: UpstreamRef, _ reply: UnsafeRawBufferPointer) {
+        let credential = upstream.pointee.renewalCredential
+        upstream.pointee.renewalCredential = nil
+        if reply.first == UInt8(ascii: "-") {
+            let text = printable(UnsafeRawBufferPointer(rebasing: reply.dropFirst()))
+            report(
+                .renewalFailed(
+                    upstream.pointee.facts,
+                    reason: credential?.redacting(text) ?? text))
+            upstream.pointee.refusedCredential = credential
+            retryRenewal(upstream)
+            return
+        }
+        guard
+            !upstream.pointee.isCounted
+                || HelloReply.parse(reply)?.connectionID == upstream.pointee.connectionID
+        else {
+            fail(upstream, "the server's answer to a login is not this connection's")
+            return
+        }
+        upstream.pointee.usedCredential = credential
+        scheduleRenewal(upstream)
+        report(.renewed(upstream.pointee.facts))
+        markDirty(upstream)
+    }
+
+    /// A login that could not be renewed ends soon: its connection is given up, if that harms
+    /// nobody.
+    private func replace(_ upstream: UpstreamRef) {
+        if upstream.pointee.isShared {
+            guard !upstream.pointee.isRetired else { return }
+            report(.loginExpired(upstream.pointee.facts))
+            retire(upstream)
+            if upstream.pointee.queue.isEmpty { dismiss(upstream) } else { markDirty(upstream) }
+        } else if let owner = upstream.pointee.owner {
+            _ = replaceOwn(owner)
+        } else if upstream.pointee.first == nil {
+            report(.loginExpired(upstream.pointee.facts))
+            spare[upstream.pointee.pool].removeAll { $0 == upstream }
+            dropOwn(upstream)
+        }
+    }
+
+    /// Gives up a session's own connection whose login ends soon, if nothing ties them and nothing
+    /// is on its way.
+    ///
+    /// - Returns: whether it did.
+    func replaceOwn(_ session: SessionRef) -> Bool {
+        guard session.pointee.lane == .own, let upstream = session.pointee.upstream,
+            upstream.pointee.replaceAt <= now, upstream.pointee.state == .ready,
+            upstream.pointee.ties.isEmpty, upstream.pointee.isCounted,
+            upstream.pointee.queue.isEmpty, upstream.pointee.outgoing.isEmpty,
+            !upstream.pointee.isEnding, upstream.pointee.pausedFor == nil,
+            session.pointee.owed == 0, !session.pointee.isMidRequest,
+            session.pointee.substitute == nil, session.pointee.violation == nil,
+            session.pointee.phase == .open
+        else { return false }
+        report(.loginExpired(upstream.pointee.facts))
+        giveUpOwn(session)
+        return true
+    }
+
+    /// The server would close this connection very soon.
+    func expire(_ upstream: UpstreamRef) {
+        upstream.pointee.closeAt = .never
+        upstream.pointee.renewAt = .never
+        upstream.pointee.renewal = .none
+        guard let owner = upstream.pointee.owner else {
+            replace(upstream)
+            return
+        }
+        report(.loginExpired(upstream.pointee.facts))
+        if moveBlocked(upstream) { return }
+        endWhenSent(owner, .loginExpired)
+    }
+}
+
+extension Upstream {
+    /// All that was handed over is answered, and nothing is half-way that a login could stand in.
+    var isQuiet: Bool {
+        state == .ready && isCounted && queue.count == unsentRuns && framer.isAtFrameStart
+            && subscriptions.frame == .none && partialReply == 0 && pausedFor == nil && !isEnding
+            && !mustGoOn
+    }
+
+    /// Of a relayed connection: a request of ours can be placed between two of the client's.
+    ///
+    /// Not in a transaction, which an unknown command would abort, and not where the server may say
+    /// nothing to it.
+    var mayFindPlace: Bool {
+        !mayBeSilent && sentinel == nil && outgoing.isEmpty && !mustGoOn
+    }
+
+    /// What was passed on cannot wait, because what the connection waits for is in it.
+    var mustGoOn: Bool {
+        ties.contains(.transaction) || owner?.pointee.isMidRequest == true || isEnding
+            || (isCounted && hasRest)
+    }
+
+    /// What is passed on begins with the rest of a request whose beginning was handed over.
+    private var hasRest: Bool {
+        var bytes = 0
+        for index in queue.count - unsentRuns..<queue.count {
+            bytes += Int(queue[index].pointee.bytes)
+        }
+        return bytes < outgoing.count
+    }
+
+    /// What was passed on stays for the moment.
+    var holdsBack: Bool {
+        switch renewal {
+        case .none: false
+        case .waiting: !mustGoOn && isCounted
+        case .underWay: true
+        }
+    }
+
+    /// `HELLO version AUTH user secret`, in the protocol that the connection speaks at present:
+    /// name, database, watches and subscriptions stay.
+    mutating func writeRenewal(_ credential: Credential) {
+        writeHello(credential, version: spokenVersion, name: [])
+    }
+
+    /// `AUTH user secret`, where it is not known which protocol the connection speaks.
+    mutating func writeAuth(_ credential: Credential) {
+        login.removeAll()
+        login.append("*3\r\n$4\r\nAUTH\r\n".utf8)
+        login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
+        login.append("$\(credential.secret.count)\r\n".utf8)
+        credential.secret.withBytes { login.append($0) }
+        login.append("\r\n".utf8)
+    }
+}
