@@ -72,7 +72,7 @@ extension Router {
             // that must be one after this session's writes, which the login of a new one is.
             guard takeOwn(session, fresh: command == .wait) else { return .wait }
         }
-        if endsCounting(command, request, session), !isQuiet(session) { return .wait }
+        if needsQuiet(command, request, session), !isQuiet(session) { return .wait }
         if command == .blocking || command == .wait || command == .streamRead,
             let verdict = block(command, request, of: session)
         {
@@ -179,8 +179,9 @@ extension Router {
         return .lasting
     }
 
-    /// Whether the replies that follow a complete request cannot be counted.
-    private func endsCounting(
+    /// Whether a complete request may only go out when nothing is owed: the replies that follow it
+    /// cannot be counted, or the server looks at what is on its way.
+    private func needsQuiet(
         _ command: CommandClass,
         _ request: UnsafeMutableRawBufferPointer,
         _ session: SessionRef
@@ -188,6 +189,8 @@ extension Router {
         switch command {
         case .monitor, .replication: true
         case .multi: session.pointee.replies == .off
+        // Refused while an answer is not written, be it to a request of ours.
+        case .script: subcommand(of: request)?.equalsIgnoringCase("DEBUG") ?? false
         case .client: replyMode(request).map { !$0.equalsIgnoringCase("ON") } ?? false
         default: false
         }

@@ -23,7 +23,6 @@ EXCLUDED = {
     "module|loadex": "as MODULE LOAD",
     "lolwut": "art drawn at random",
     "pfselftest": "keeps the server busy for a second; says OK",
-    "script|debug": "refused where the server has not sent all replies yet, a matter of moments",
     "latency|graph": "nothing to draw: latency monitoring is off, LATENCY HISTORY says the same",
 }
 
@@ -199,6 +198,10 @@ FOUND = [
     Found(
         "nobody waits on behalf of a client that is gone", (2,),
         ((0, "multi"), (0, "exec", "blpop list1 0")),
+    ),
+    Found(
+        "SCRIPT DEBUG on a connection that has just been given a name", (2, 2),
+        ((0, "watch a"), (0, "unwatch"), (1, "client setname me"), (1, "script debug no")),
     ),
     Found("RESET takes no arguments", (2,), ((0, "reset extra"), (0, "get string0"))),
     Found(
