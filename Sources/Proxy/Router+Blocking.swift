@@ -55,7 +55,7 @@ extension Router {
             upstream.pointee.subscriptions.phase == .none, let life = life(of: upstream),
             let parsed = BlockingRequest(command, UnsafeRawBufferPointer(request))
         else { return nil }
-        if let timeout = parsed.timeout, timeout < min(.seconds(1), life.renewAfter / 20) {
+        if let timeout = parsed.timeout, timeout < min(.seconds(1), life.dueAfter / 20) {
             return nil
         }
         guard isQuiet(session) else { return .wait }
@@ -79,10 +79,10 @@ extension Router {
         }
         let rest = blocked.deadline.map { $0.since(now) }
         let isOnce = blocked.request.readsFromNow
-        var slice = isOnce ? life.limit * 0.9 : life.renewAfter * 0.9
+        var slice = isOnce ? life.limit * 0.9 : life.dueAfter * 0.9
         if upstream.pointee.state == .ready && upstream.pointee.renewal == .none {
             let due = upstream.pointee.renewAt.since(now)
-            if upstream.pointee.renewalFailures == 0 && due < life.renewAfter / 10 {
+            if upstream.pointee.renewalFailures == 0 && due < life.dueAfter / 10 {
                 // Better now than in the middle of it.
                 renewNow(upstream)
             } else {
@@ -130,9 +130,13 @@ extension Router {
                 answer(owner, bytes, end)
                 upstream.pointee.heldBack.consume(end)
             case .reply(let end) where isPrelude(upstream):
+                // What is learnt from an answer is held back there too.
+                var rest = Buffer()
+                swap(&rest, &upstream.pointee.heldBack)
                 match(upstream, bytes, 0, end)
                 guard upstream.pointee.state == .ready else { return }
-                upstream.pointee.heldBack.consume(end)
+                rest.consume(end)
+                swap(&rest, &upstream.pointee.heldBack)
             case .incomplete where framer.inPush ? held <= limits.replyBuffer : held <= 64:
                 return
             case .reply(let end)

@@ -44,8 +44,8 @@ extension Router {
         guard case .iamToken(let life) = upstream.pointee.usedCredential?.kind else { return }
         // Spread, so that the connections of a start do not return together.
         let spread = Double.random(in: 0.9...1, using: &random)
-        renew(upstream, at: now + life.renewAfter * spread)
-        upstream.pointee.replaceAt = now + max(life.renewAfter, life.limit * 0.88)
+        renew(upstream, at: now + life.dueAfter * spread)
+        upstream.pointee.replaceAt = now + life.limit * 0.88
         upstream.pointee.closeAt = now + life.limit * 0.98
     }
 
@@ -112,10 +112,17 @@ extension Router {
 
     /// Has `renewLogins` look at this connection again when it has to.
     private func noteNextRenewal(_ upstream: UpstreamRef) {
-        let isOpen = upstream.pointee.renewal != .none || upstream.pointee.replaceAt <= now
-        let next = min(
-            upstream.pointee.renewAt, upstream.pointee.replaceAt, upstream.pointee.closeAt)
-        nextRenewal = min(nextRenewal, isOpen ? now : next)
+        var next = upstream.pointee.closeAt
+        switch upstream.pointee.renewal {
+        case .none: next = min(next, upstream.pointee.renewAt)
+        case .underWay: next = min(next, upstream.pointee.deadline)
+        case .waiting:
+            // The reply that it waits for has it go on. A login that ends is looked after besides.
+            if next != .never { next = min(next, now + limits.renewalRetry) }
+        }
+        let replaceAt = upstream.pointee.replaceAt
+        next = min(next, replaceAt > now ? replaceAt : now + limits.renewalRetry)
+        nextRenewal = min(nextRenewal, next)
     }
 
     /// Sends a login that is due, if this is the moment.
@@ -301,13 +308,23 @@ extension Router {
         upstream.pointee.renewAt = .never
         upstream.pointee.renewal = .none
         guard let owner = upstream.pointee.owner else {
-            replace(upstream)
+            // It had been given up already, and still owes replies.
+            if upstream.pointee.isRetired {
+                fail(upstream, "its login ends and could not be renewed")
+            } else {
+                replace(upstream)
+            }
             return
         }
         report(.loginExpired(upstream.pointee.facts))
         if moveBlocked(upstream) { return }
         endWhenSent(owner, .loginExpired)
     }
+}
+
+extension LoginLife {
+    /// When a login is due: early enough for more than one attempt, whatever was configured.
+    var dueAfter: Duration { min(renewAfter, limit * 0.85) }
 }
 
 extension Upstream {

@@ -140,6 +140,36 @@ struct BlockedCommandTests {
         #expect(!bench.isClosed(client))
     }
 
+    @Test("goes on elsewhere behind what introduces its client there", arguments: [0, 1, 7, 12])
+    func introduced(cut: Int) throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("CLIENT", "SETINFO", "LIB-NAME", "lib"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        while bench.attempts == 1 {
+            let handed = bench.handedOver(own)
+            if handed.hasPrefix(login) {
+                bench.reply("-WRONGPASS no\r\n", on: own)
+            } else {
+                bench.advance(try slice(handed) + 0.01)
+                bench.reply("*-1\r\n", on: own)
+            }
+        }
+        let heir = try #require(bench.connections.last)
+        let handed = bench.handedOver(heir)
+        #expect(handed.hasPrefix(request("CLIENT", "SETINFO", "LIB-NAME", "lib")))
+        #expect(handed.contains("BLPOP"))
+        let element = "*2\r\n" + bulk("queue") + bulk("x")
+        let answer = Array(("+OK\r\n" + element).utf8)
+        _ = bench.received(by: client)
+        bench.reply(Array(answer.prefix(cut)), on: heir)
+        bench.reply(Array(answer.dropFirst(cut)), on: heir)
+        #expect(bench.received(by: client) == element)
+    }
+
     @Test("ends with a reason where it cannot go on elsewhere")
     func expires() throws {
         let bench = bench()

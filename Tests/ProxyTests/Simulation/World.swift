@@ -537,6 +537,8 @@ final class World {
                 if let connection = connectionsByID[upstream.pointee.id] {
                     if connection.isPoisoned { mustClose(connection) }
                     for index in connection.poisonedClients { mayClose(index) }
+                    // Its login has ended, perhaps, and it still owes replies.
+                    if settings.hasTokens { connection.unanswered.forEach(mayClose) }
                     drop(connection)
                 }
             case .finishSending(let upstream):
