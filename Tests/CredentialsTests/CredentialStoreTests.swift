@@ -189,8 +189,8 @@ import Testing
                 group.addTask { for _ in 0..<10_000 { store.requestRefresh(of: app) } }
             }
         }
-        store.requestRefresh(of: app)
         let lastRequest = ContinuousClock.now
+        store.requestRefresh(of: app)
         await publications.first("a publication after the last request") { $0.at >= lastRequest }
         let all = publications.all
         let elapsed = all.last!.at - start
