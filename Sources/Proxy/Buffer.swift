@@ -41,6 +41,11 @@ package struct Buffer: ~Copyable {
         base! + head
     }
 
+    /// The readable bytes, also none; valid until the next mutation.
+    package var contents: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: isEmpty ? nil : bytes, count: count)
+    }
+
     /// At least `minimum` bytes of spare memory behind the tail, to be filled and then announced
     /// with `didAppend`.
     package mutating func spare(_ minimum: Int) -> UnsafeMutableRawBufferPointer {

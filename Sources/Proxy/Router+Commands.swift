@@ -139,10 +139,7 @@ extension Router {
             if command == .exec, mayExecute, subcommand(of: request) == nil, request != nil {
                 upstream.pointee.ties.remove(.transaction)
             }
-        }
-        // Nobody looks at the answer.
-        if kind == .identity && !upstream.pointee.isCounted {
-            upstream.pointee.ties.insert(.identity)
+            if kind == .identity { upstream.pointee.ties.insert(.identity) }
         }
         if kind == .blocking {
             session.pointee.blocking += 1
@@ -351,8 +348,7 @@ extension Router {
                 isInTransaction(session) ? ClientError.loginInTransaction.reply : reply
             session.pointee.blocks.insert(.substitute)
         }
-        let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
-        passOn(session, UnsafeRawPointer(standIn.utf8Start), standIn.utf8CodeUnitCount, 1)
+        passOn(session, Self.standIn, 1)
         return .handled
     }
 
@@ -473,8 +469,7 @@ extension Router {
     func passOnReset(_ session: SessionRef) {
         // It turns replies on before it is answered.
         if session.pointee.replies == .off { session.pointee.replies = .on }
-        let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
-        passOn(session, UnsafeRawPointer(reset.utf8Start), reset.utf8CodeUnitCount, 1, .reset)
+        passOn(session, Self.reset, 1, .reset)
         session.pointee.blocks.insert(.reset)
     }
 
@@ -483,8 +478,7 @@ extension Router {
             !upstream.pointee.isCounted
         {
             // The server answers where the answer belongs, and closes.
-            let quit: StaticString = "*1\r\n$4\r\nQUIT\r\n"
-            passOn(session, UnsafeRawPointer(quit.utf8Start), quit.utf8CodeUnitCount, 1)
+            passOn(session, Self.quit, 1)
             session.pointee.phase = .finished
             session.pointee.closeReason = .quit
             // With replies turned off the server has nothing to say to QUIT, and closes only when
@@ -588,10 +582,7 @@ extension Router {
             let surplus = min(unneeded[pool], spare[pool].count - limits.spareConnections)
             for _ in 0..<max(0, surplus) {
                 // The one that was idle longest.
-                let upstream = spare[pool].removeFirst()
-                upstream.pointee.state = .gone
-                actions.append(.disconnect(upstream))
-                deadUpstreams.append(upstream)
+                dropOwn(spare[pool].removeFirst())
             }
             unneeded[pool] = spare[pool].count
             let isUnused = poolSessions[pool] == 0

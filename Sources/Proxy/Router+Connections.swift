@@ -123,7 +123,7 @@ extension Router {
                 fail(upstream, "the server's answer to the login is not an answer to HELLO")
                 return
             }
-            upstream.pointee.connectionID = HelloReply.parse(hello)?.connectionID ?? 0
+            upstream.pointee.connectionID = said.connectionID ?? 0
             upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
             upstream.pointee.helloTail = Array(hello[id.upperBound...])
             upstream.pointee.isCluster = said.mode.elementsEqual("cluster".utf8)
@@ -220,33 +220,19 @@ extension Router {
     /// What is to be handed over to TLS now, whole: the login, or what the sessions passed on.
     package func outgoing(of upstream: UpstreamRef) -> UnsafeRawBufferPointer {
         switch upstream.pointee.state {
-        case .loggingIn where !upstream.pointee.login.isEmpty:
-            UnsafeRawBufferPointer(
-                start: upstream.pointee.login.bytes,
-                count: upstream.pointee.login.count
-            )
-        case .ready where upstream.pointee.holdsBack:
-            UnsafeRawBufferPointer(
-                start: upstream.pointee.login.isEmpty ? nil : upstream.pointee.login.bytes,
-                count: upstream.pointee.login.count
-            )
-        case .ready where !upstream.pointee.outgoing.isEmpty:
-            UnsafeRawBufferPointer(
-                start: upstream.pointee.outgoing.bytes,
-                count: upstream.pointee.outgoing.count
-            )
-        default:
-            UnsafeRawBufferPointer(start: nil, count: 0)
+        case .loggingIn,
+            .ready where upstream.pointee.holdsBack:
+            upstream.pointee.login.contents
+        case .ready: upstream.pointee.outgoing.contents
+        case .idle, .connecting, .waiting, .gone: UnsafeRawBufferPointer(start: nil, count: 0)
         }
     }
 
     /// All of `outgoing(of:)` was handed over: from here on its outcome is the server's business.
     package func didHandOver(_ upstream: UpstreamRef) {
         switch upstream.pointee.state {
-        case .loggingIn:
-            upstream.pointee.login.removeAll()
-            upstream.pointee.login.release()
-        case .ready where upstream.pointee.holdsBack:
+        case .loggingIn,
+            .ready where upstream.pointee.holdsBack:
             upstream.pointee.login.removeAll()
             upstream.pointee.login.release()
         case .ready:
@@ -322,8 +308,7 @@ extension Router {
             // Nobody's: the next session that needs one gets another.
             if let first = upstream.pointee.first { retrySecond(of: first) }
             spare[upstream.pointee.pool].removeAll { $0 == upstream }
-            upstream.pointee.state = .gone
-            deadUpstreams.append(upstream)
+            dropOwn(upstream)
             return
         }
         if !upstream.pointee.hasHandedOver {
@@ -584,15 +569,28 @@ extension Upstream {
     mutating func writeHello(_ credential: Credential, version: UInt8, name: [UInt8]) {
         login.removeAll()
         login.append((name.isEmpty ? "*5" : "*7").utf8)
-        login.append("\r\n$5\r\nHELLO\r\n$1\r\n\(version)\r\n$4\r\nAUTH\r\n".utf8)
-        login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
-        login.append("$\(credential.secret.count)\r\n".utf8)
-        credential.secret.withBytes { login.append($0) }
-        login.append("\r\n".utf8)
+        login.append("\r\n$5\r\nHELLO\r\n$1\r\n\(version)\r\n".utf8)
+        appendAuth(credential)
         if !name.isEmpty {
             login.append("$7\r\nSETNAME\r\n$\(name.count)\r\n".utf8)
             login.append(name)
             login.append("\r\n".utf8)
         }
+    }
+
+    /// `AUTH user secret`, where it is not known which protocol the connection speaks.
+    mutating func writeAuth(_ credential: Credential) {
+        login.removeAll()
+        login.append("*3\r\n".utf8)
+        appendAuth(credential)
+    }
+
+    /// Three arguments, of AUTH and of HELLO alike.
+    private mutating func appendAuth(_ credential: Credential) {
+        login.append("$4\r\nAUTH\r\n".utf8)
+        login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
+        login.append("$\(credential.secret.count)\r\n".utf8)
+        credential.secret.withBytes { login.append($0) }
+        login.append("\r\n".utf8)
     }
 }

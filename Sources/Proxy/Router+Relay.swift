@@ -75,8 +75,7 @@ extension Router {
     /// RESET on a relayed connection.
     func resetRelay(_ session: SessionRef, _ upstream: UpstreamRef) {
         session.pointee.blocks.insert(.reset)
-        let reset: StaticString = "*1\r\n$5\r\nRESET\r\n"
-        passOn(session, UnsafeRawPointer(reset.utf8Start), reset.utf8CodeUnitCount, 0)
+        passOn(session, Self.reset, 0)
         place(Sentinel(word: randomWord(), purpose: .reset), session, upstream, hello: false)
     }
 
@@ -89,8 +88,7 @@ extension Router {
     ) {
         if upstream.pointee.mayBeSilent {
             // Nothing to look for, if the server says nothing; otherwise this is refused.
-            let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
-            passOn(session, UnsafeRawPointer(standIn.utf8Start), standIn.utf8CodeUnitCount, 0)
+            passOn(session, Self.standIn, 0)
             return
         }
         session.pointee.blocks.insert(.substitute)
@@ -137,7 +135,7 @@ extension Router {
         }
         upstream.pointee.heldBack.append(base, count)
         if !sentinel.isPassed {
-            let held = heldBack(of: upstream)
+            let held = upstream.pointee.heldBack.contents
             let (start, end) = sentinel.find(in: held)
             answer(owner, upstream.pointee.heldBack.bytes, start)
             upstream.pointee.heldBack.consume(end ?? start)
@@ -164,45 +162,15 @@ extension Router {
         }
     }
 
-    /// Passes on what is not the answer to AUTH, which went out when nothing was owed: what comes
-    /// by itself is a line of MONITOR's, a message or a push.
+    /// The answer to AUTH, which went out when nothing was owed: what else comes is a line of
+    /// MONITOR's, a message or a push.
     private func receiveRelayRenewal(_ upstream: UpstreamRef, _ owner: SessionRef) {
-        while let base = heldBack(of: upstream).baseAddress {
-            var framer = ReplyFramer()
-            switch framer.next(base, from: 0, to: upstream.pointee.heldBack.count) {
-            case .incomplete:
-                if upstream.pointee.heldBack.count > limits.replyBuffer {
-                    fail(upstream, "the server did not answer a login")
-                }
-                return
-            case .violation:
-                fail(upstream, "the server sent what is not RESP")
-                return
-            case .push(let end), .reply(let end):
-                let frame = UnsafeRawBufferPointer(start: base, count: end)
-                guard framer.type == UInt8(ascii: "-") || frame.elementsEqual("+OK\r\n".utf8) else {
-                    answer(owner, base, end)
-                    upstream.pointee.heldBack.consume(end)
-                    continue
-                }
-                let reply = Array(frame)
-                upstream.pointee.heldBack.consume(end)
-                upstream.pointee.sentinel = nil
-                let rest = heldBack(of: upstream)
-                if let base = rest.baseAddress { answer(owner, base, rest.count) }
-                upstream.pointee.heldBack.removeAll()
-                reply.withUnsafeBytes { judgeRenewal(upstream, $0) }
-                unblock(owner, .substitute)
-                return
-            }
+        let reply = takeAnswer("a login", upstream, owner) { type, frame in
+            type == UInt8(ascii: "-") || frame.elementsEqual("+OK\r\n".utf8)
         }
-    }
-
-    private func heldBack(of upstream: UpstreamRef) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(
-            start: upstream.pointee.heldBack.isEmpty ? nil : upstream.pointee.heldBack.bytes,
-            count: upstream.pointee.heldBack.count
-        )
+        guard let reply else { return }
+        endSentinel(upstream, owner)
+        reply.withUnsafeBytes { judgeRenewal(upstream, $0) }
     }
 
     /// Behind a sentinel's error: finds the answer to our HELLO among messages, and says to the
@@ -213,40 +181,59 @@ extension Router {
         _ reply: [UInt8],
         _ whileSubscribed: [UInt8]
     ) {
-        while let base = heldBack(of: upstream).baseAddress {
+        let queued = "+QUEUED\r\n".utf8
+        let said = takeAnswer("HELLO", upstream, owner) { type, frame in
+            type == UInt8(ascii: "-") || frame.elementsEqual(queued)
+        }
+        guard let said else { return }
+        let isSubscribed = said.starts(with: "-ERR Can't execute".utf8)
+        answer(
+            owner,
+            said.elementsEqual(queued)
+                ? ClientError.loginInTransaction.reply
+                : isSubscribed ? whileSubscribed : reply
+        )
+        endSentinel(upstream, owner)
+    }
+
+    /// Takes the answer to a request of ours out of what is held back; all before it is passed on.
+    ///
+    /// - Parameter isAnswer: whether a frame of this type is it.
+    /// - Returns: nil if it is not there yet, or the connection was given up.
+    private func takeAnswer(
+        _ request: String,
+        _ upstream: UpstreamRef,
+        _ owner: SessionRef,
+        _ isAnswer: (_ type: UInt8, _ frame: UnsafeRawBufferPointer) -> Bool
+    ) -> [UInt8]? {
+        while let base = upstream.pointee.heldBack.contents.baseAddress {
             var framer = ReplyFramer()
             switch framer.next(base, from: 0, to: upstream.pointee.heldBack.count) {
             case .incomplete:
                 if upstream.pointee.heldBack.count > limits.replyBuffer {
-                    fail(upstream, "the server did not answer HELLO")
+                    fail(upstream, "the server did not answer \(request)")
                 }
-                return
+                return nil
             case .violation:
                 fail(upstream, "the server sent what is not RESP")
-                return
+                return nil
             case .push(let end), .reply(let end):
                 let frame = UnsafeRawBufferPointer(start: base, count: end)
-                let isQueued = frame.elementsEqual("+QUEUED\r\n".utf8)
-                guard isQueued || framer.type == UInt8(ascii: "-") else {
-                    answer(owner, base, end)
-                    upstream.pointee.heldBack.consume(end)
-                    continue
-                }
-                let isSubscribed = frame.starts(with: "-ERR Can't execute".utf8)
+                let found = isAnswer(framer.type, frame) ? Array(frame) : nil
+                if found == nil { answer(owner, base, end) }
                 upstream.pointee.heldBack.consume(end)
-                answer(
-                    owner,
-                    isQueued
-                        ? ClientError.loginInTransaction.reply
-                        : isSubscribed ? whileSubscribed : reply
-                )
-                upstream.pointee.sentinel = nil
-                let rest = heldBack(of: upstream)
-                if let base = rest.baseAddress { answer(owner, base, rest.count) }
-                upstream.pointee.heldBack.removeAll()
-                unblock(owner, .substitute)
-                return
+                if let found { return found }
             }
         }
+        return nil
+    }
+
+    /// What is behind the answer is the client's again.
+    private func endSentinel(_ upstream: UpstreamRef, _ owner: SessionRef) {
+        upstream.pointee.sentinel = nil
+        let rest = upstream.pointee.heldBack.contents
+        if let base = rest.baseAddress { answer(owner, base, rest.count) }
+        upstream.pointee.heldBack.removeAll()
+        unblock(owner, .substitute)
     }
 }

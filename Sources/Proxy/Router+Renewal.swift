@@ -372,14 +372,4 @@ extension Upstream {
     mutating func writeRenewal(_ credential: Credential) {
         writeHello(credential, version: spokenVersion, name: [])
     }
-
-    /// `AUTH user secret`, where it is not known which protocol the connection speaks.
-    mutating func writeAuth(_ credential: Credential) {
-        login.removeAll()
-        login.append("*3\r\n$4\r\nAUTH\r\n".utf8)
-        login.append("$\(credential.userName.utf8.count)\r\n\(credential.userName)\r\n".utf8)
-        login.append("$\(credential.secret.count)\r\n".utf8)
-        credential.secret.withBytes { login.append($0) }
-        login.append("\r\n".utf8)
-    }
 }

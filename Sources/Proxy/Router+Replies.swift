@@ -155,10 +155,7 @@ extension Router {
     /// - Returns: false if the connection is not in a state to go on.
     func learn(_ kind: RunKind, _ upstream: UpstreamRef) -> Bool {
         defer { upstream.pointee.heldBack.removeAll() }
-        let reply = UnsafeRawBufferPointer(
-            start: upstream.pointee.heldBack.isEmpty ? nil : upstream.pointee.heldBack.bytes,
-            count: upstream.pointee.heldBack.count
-        )
+        let reply = upstream.pointee.heldBack.contents
         let isError = upstream.pointee.framer.type == UInt8(ascii: "-")
         if (kind == .hello || kind == .speak) && !isError {
             let isMap = upstream.pointee.framer.type == UInt8(ascii: "%")

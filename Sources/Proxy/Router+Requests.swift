@@ -382,6 +382,24 @@ extension Router {
         }
     }
 
+    static var quit: StaticString { "*1\r\n$4\r\nQUIT\r\n" }
+    static var reset: StaticString { "*1\r\n$5\r\nRESET\r\n" }
+    /// Goes out in the place of a client's login: the server refuses it, and a transaction with it.
+    static var standIn: StaticString { "*1\r\n$4\r\nAUTH\r\n" }
+
+    /// Passes on a request of our own wording.
+    func passOn(
+        _ session: SessionRef,
+        _ request: StaticString,
+        _ requests: UInt32,
+        _ kind: RunKind = .plain,
+        isMuted: Bool = false
+    ) {
+        passOn(
+            session, UnsafeRawPointer(request.utf8Start), request.utf8CodeUnitCount, requests, kind,
+            isMuted: isMuted)
+    }
+
     /// Appends whole requests, or a part of one, to what waits for the session's connection.
     @inline(__always)
     func passOn(

@@ -71,11 +71,7 @@ extension Router {
     /// closed by a later `trim`.
     func closeUnneeded(_ route: Int) {
         for pool in pools.indices where pools[pool].route == route {
-            while let upstream = spare[pool].popLast() {
-                upstream.pointee.state = .gone
-                actions.append(.disconnect(upstream))
-                deadUpstreams.append(upstream)
-            }
+            while let upstream = spare[pool].popLast() { dropOwn(upstream) }
             unneeded[pool] = 0
             if poolSessions[pool] == 0 { closeShared(pool) }
         }

@@ -225,8 +225,7 @@ extension Router {
         switch command {
         case .quit:
             // A message may come before the answer.
-            let quit: StaticString = "*1\r\n$4\r\nQUIT\r\n"
-            passOn(session, UnsafeRawPointer(quit.utf8Start), quit.utf8CodeUnitCount, 1)
+            passOn(session, Self.quit, 1)
             session.pointee.phase = .finished
             session.pointee.closeReason = .quit
             updateReading(session)
@@ -383,9 +382,7 @@ extension Router {
 
     /// A HELLO of our own.
     private func speak(_ hello: StaticString, _ session: SessionRef) {
-        passOn(
-            session, UnsafeRawPointer(hello.utf8Start), hello.utf8CodeUnitCount, 1, .speak,
-            isMuted: true)
+        passOn(session, hello, 1, .speak, isMuted: true)
         // It may be as much as may wait, at a moment when nothing was received from the client.
         updateReading(session)
     }
@@ -411,8 +408,7 @@ extension Router {
         // Where the answer to a stand-in comes, behind the messages before it, is its place.
         session.pointee.substitute = error.reply
         session.pointee.blocks.insert(.substitute)
-        let standIn: StaticString = "*1\r\n$4\r\nAUTH\r\n"
-        passOn(session, UnsafeRawPointer(standIn.utf8Start), standIn.utf8CodeUnitCount, 1)
+        passOn(session, Self.standIn, 1)
         return .handled
     }
 

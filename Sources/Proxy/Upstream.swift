@@ -155,8 +155,6 @@ package struct Upstream: ~Copyable {
     var replaceAt = Instant.never
     /// It is given up here, whatever is under way.
     var closeAt = Instant.never
-    /// A login is on its way on a connection that serves.
-    package var isRenewing: Bool { renewal == .underWay }
     /// Requests were handed over since the connection is ready, or is its session's.
     package internal(set) var hasHandedOver = false
     /// What HELLO answers on this connection, before and after the connection's id.

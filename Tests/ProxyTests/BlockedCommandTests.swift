@@ -305,16 +305,22 @@ struct BlockedCommandTests {
         return (client, first)
     }
 
+    /// The connection where a reader waits too, once the login of its first one is due.
+    private func second(_ bench: Bench) throws -> UpstreamRef {
+        bench.advance(101)
+        let second = try #require(bench.connections.last)
+        #expect(bench.handedOver(second).contains("XREAD"))
+        return second
+    }
+
     private let entry = "*1\r\n*2\r\n" + bulk("s") + "*0\r\n"
 
     @Test("is read on a second connection when the login of the first is due; the first answers")
     func firstAnswers() throws {
         let bench = bench()
         let (client, first) = try reader(bench)
-        bench.advance(101)
-        #expect(bench.attempts == 2)
-        let second = try #require(bench.connections.last)
-        #expect(second != first && bench.handedOver(second).contains("XREAD"))
+        let second = try second(bench)
+        #expect(bench.attempts == 2 && second != first)
         bench.reply(entry, on: first)
         #expect(bench.received(by: client) == entry)
         #expect(!bench.connections.contains(second))
@@ -329,9 +335,7 @@ struct BlockedCommandTests {
     func secondAnswers() throws {
         let bench = bench()
         let (client, first) = try reader(bench)
-        bench.advance(101)
-        let second = try #require(bench.connections.last)
-        _ = bench.handedOver(second)
+        let second = try second(bench)
         for byte in Array(entry.utf8) { bench.reply([byte], on: second) }
         #expect(bench.received(by: client) == entry)
         #expect(!bench.connections.contains(first))
@@ -342,9 +346,7 @@ struct BlockedCommandTests {
     func secondGoesOn() throws {
         let bench = bench()
         let (client, first) = try reader(bench)
-        bench.advance(101)
-        let second = try #require(bench.connections.last)
-        _ = bench.handedOver(second)
+        let second = try second(bench)
         bench.advance(93)
         bench.reply("*-1\r\n", on: first)
         #expect(bench.received(by: client) == "")
@@ -359,9 +361,7 @@ struct BlockedCommandTests {
     func secondFails() throws {
         let bench = bench()
         let (client, first) = try reader(bench)
-        bench.advance(101)
-        let second = try #require(bench.connections.last)
-        _ = bench.handedOver(second)
+        let second = try second(bench)
         bench.lose(second)
         #expect(!bench.isClosed(client))
         bench.advance(2)
