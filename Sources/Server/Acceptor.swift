@@ -95,6 +95,8 @@ final class Acceptor {
 
     @discardableResult
     private func add(_ socket: ListeningSocket, _ listener: Int) -> UnsafeMutablePointer<Door> {
+        // What is accepted inherits it, which saves a call for each client.
+        if !socket.address.isUnix { _ = Socket.setNoDelay(socket.descriptor) }
         let door = UnsafeMutablePointer<Door>.allocate(capacity: 1)
         door.initialize(to: Door(socket: socket, listener: listener, acceptor: self))
         doors.append(door)
@@ -316,7 +318,6 @@ final class Acceptor {
                     let arrival = admit(
                         descriptor, from: address, listener: door.pointee.listener)
                 else { continue }
-                if !address.isUnix { _ = Socket.setNoDelay(descriptor) }
                 fewest.sessions.add(1, ordering: .relaxed)
                 if !fewest.mailbox.post(.client(arrival)) {
                     fewest.sessions.subtract(1, ordering: .relaxed)

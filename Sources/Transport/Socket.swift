@@ -263,7 +263,9 @@ package enum Socket {
         }
     }
 
-    /// Sends small writes at once (TCP_NODELAY); a Unix socket has no such option.
+    /// Sends small writes at once (TCP_NODELAY); a Unix socket has no such option. Connections that
+    /// a listening socket accepts inherit it (Linux, net/ipv4/inet_connection_sock.c,
+    /// inet_csk_clone_lock).
     package static func setNoDelay(_ descriptor: Int32) -> SystemError? {
         set(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, 1)
     }

@@ -217,6 +217,25 @@ import Transport
         #expect(peer.isUnix)
     }
 
+    @Test("What a listening socket accepts sends small writes at once if the socket does")
+    func inheritsNoDelay() throws {
+        let listener = try #require(
+            try ListeningSocket.bind(to: .tcp(host: "127.0.0.1", port: 0)).first)
+        #expect(Socket.setNoDelay(listener.descriptor) == nil)
+        let client: Int32
+        switch Socket.connect(to: listener.address) {
+        case .connected(let descriptor), .inProgress(let descriptor): client = descriptor
+        case .failed(let error): throw error
+        }
+        defer { Socket.close(client) }
+        let (server, _) = try accepted(from: listener)
+        defer { Socket.close(server) }
+        var value: Int32 = -1
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        getsockopt(server, Int32(IPPROTO_TCP), TCP_NODELAY, &value, &length)
+        #expect(value == 1)
+    }
+
     @Test("TCP options are set as asked")
     func setsOptions() throws {
         let (client, server) = try tcpPair()
