@@ -65,8 +65,8 @@ package struct UpstreamFacts: Sendable {
     }
 }
 
-/// Why a session ended.
-package enum CloseReason: Sendable, Equatable {
+/// Why a session ended. The names stand in logs.
+package enum CloseReason: String, Sendable {
     case clientClosed
     case clientReset
     case quit

@@ -2,8 +2,9 @@
 // what was got, where, and what to do.
 //
 // A condition that lasts (an upstream that is down, a login that is refused) is said once and then
-// now and then, with the number of times that it was not said (`RepeatedLines`). A session has a line
-// when it is opened and one when it is closed.
+// now and then, with the number of times that it was not said (`RepeatedLines`). A session has one line,
+// when it is closed, with all that is to be said of it: a line costs as much as a few commands, which
+// short-lived clients would pay twice.
 
 package import Identity
 package import Logging
@@ -167,11 +168,10 @@ package struct EventLog {
     ///
     /// - Parameter route: what it is; nil: it must log in first.
     package func opened(_ session: UInt64, _ client: Client, listener: Int, route: Int?) {
-        guard logger.logLevel <= .info else { return }
+        guard logger.logLevel <= .debug else { return }
         var metadata = identity(session, client, route)
-        metadata["listener"] = "\(configuration.listeners[listener].endpoint)"
-        if let processID = client.processID { metadata["pid"] = "\(processID)" }
-        logger.info("session opened", metadata: metadata)
+        place(client, listener, &metadata)
+        logger.debug("session opened", metadata: metadata)
     }
 
     /// A client has logged in at the proxy.
@@ -218,18 +218,26 @@ package struct EventLog {
     package func closed(
         _ session: UInt64,
         _ client: Client,
+        listener: Int,
         route: Int?,
         reason: CloseReason,
         _ figures: SessionFigures
     ) {
         guard logger.logLevel <= .info else { return }
         var metadata = identity(session, client, route)
-        metadata["reason"] = "\(reason)"
+        place(client, listener, &metadata)
+        metadata["reason"] = .string(reason.rawValue)
         metadata["received"] = "\(figures.received)"
         metadata["sent"] = "\(figures.sent)"
         metadata["commands"] = "\(figures.commands)"
         metadata["milliseconds"] = "\(figures.lifetime / 1_000_000)"
         logger.info("session closed", metadata: metadata)
+    }
+
+    /// Where a client came in, and from which process.
+    private func place(_ client: Client, _ listener: Int, _ metadata: inout Logger.Metadata) {
+        metadata["listener"] = "\(configuration.listeners[listener].endpoint)"
+        if let processID = client.processID { metadata["pid"] = "\(processID)" }
     }
 
     private func identity(_ session: UInt64, _ client: Client, _ route: Int?) -> Logger.Metadata {

@@ -53,7 +53,7 @@ package struct LineLogHandler: LogHandler {
             fields.merge(provided) { _, newer in newer }
         }
         if let own = event.metadata {
-            fields.merge(own) { _, newer in newer }
+            if fields.isEmpty { fields = own } else { fields.merge(own) { _, newer in newer } }
         }
         if let error = event.error {
             fields["error"] = .string("\(error)")

@@ -321,9 +321,12 @@ def test_a_rule_has_room_for_so_many(listen, start):
 # The log
 
 
-def test_a_session_has_a_line_when_it_opens_and_one_when_it_closes(listen, start, way):
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_session_has_a_line_when_it_closes_and_for_debugging_one_when_it_opens(
+    level, listen, start, way
+):
     listener = listen({"uid": PRODUCER, "user": "app"})
-    proxy = start(listener)
+    proxy = start(listener, log={"level": level})
     with ClientAs(listener.address, PRODUCER) as client:
         sent = encode("SET", "k", "v") + encode("GET", "k") * 2 + encode("QUIT")
         client.send_bytes(sent)
@@ -333,12 +336,13 @@ def test_a_session_has_a_line_when_it_opens_and_one_when_it_closes(listen, start
         found = [line for line in proxy.log().splitlines() if f"session {event}" in line]
         return found[-1] if len(found) == 1 else ""
 
-    opened = eventually(lambda: line("opened"), what="the session's opening in the log")
     closed = eventually(lambda: line("closed"), what="the session's end in the log")
-    for text in (opened, closed):
-        for field in (f"principal=uid:{PRODUCER}", "user=app", f"uid={PRODUCER}"):
+    opened = line("opened")
+    assert bool(opened) == (level == "debug")
+    for text in (opened, closed) if opened else (closed,):
+        for field in ("listener=", f"principal=uid:{PRODUCER}", "user=app", f"uid={PRODUCER}"):
             assert field in text
-    assert ("pid=" in opened) == (way == "unix")
+        assert ("pid=" in text) == (way == "unix")
     for field in (
         "reason=quit", f"received={len(sent)}", f"sent={len(received)}", "commands=4",
     ):
