@@ -35,9 +35,10 @@ extension Settings: Section {
             ),
             .scalar(
                 "gather", "true or false", "\(Settings.defaults.gather)",
-                "While many clients are active, a worker waits up to 0.1 ms for more commands and"
-                    + " replies before it goes on, and deals with them together: less CPU here and on"
-                    + " the server, and more throughput. A few clients never wait."
+                "While many clients are active, a worker waits 0.1 ms, or where replies take"
+                    + " milliseconds anyway up to 0.5 ms, for more commands and replies before it"
+                    + " goes on, and deals with them together: less CPU here and on the server, and"
+                    + " more throughput. A few clients never wait."
             ) { (word, root) throws(Unwanted) in
                 root.gather = try Bool(setting: word)
             },

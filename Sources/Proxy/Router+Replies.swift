@@ -354,6 +354,15 @@ extension Router {
         }
     }
 
+    /// When the request was read whose reply a shared connection brings next; nil if it owes none.
+    @inline(__always)
+    package func oldestRequest(of upstream: UpstreamRef) -> Instant? {
+        guard upstream.pointee.isShared, upstream.pointee.state == .ready,
+            upstream.pointee.queue.count > upstream.pointee.unsentRuns
+        else { return nil }
+        return upstream.pointee.queue.head.pointee.since
+    }
+
     /// Hands `count` bytes, which contain the ends of `replies` replies, to a session.
     @inline(__always)
     func deliver(

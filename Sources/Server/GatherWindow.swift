@@ -11,18 +11,29 @@
 // For few clients it can only lose: all that could come has come. So it is done only while many
 // different clients have been sending lately. Counting commands instead would mistake four clients
 // in a hurry for many. A worker that is busy for longer than the window never waits.
+//
+// How long is a matter of what clients wait anyway. Where a reply takes milliseconds, because each
+// client asks for much at once or because there are a thousand of them, something else is full: the
+// server, the network or the clients. A window of a sixth of that adds a sixth at the most, and
+// nothing where the server or the clients are what is full. Where replies are quick it stays short.
 
-/// Decides, from the clients that were heard of lately, whether turns are held apart.
+/// Decides, from the clients and the replies of late, whether turns are held apart, and how far.
 package struct GatherWindow {
-    /// How long a turn waits for company, in nanoseconds.
-    package static let window: UInt64 = 100_000
+    /// How long a turn waits for company at the least, in nanoseconds.
+    package static let shortest: UInt64 = 100_000
+    /// The same at the most: what is gathered by then fills several records of the server's.
+    package static let longest: UInt64 = 500_000
+    /// A window is this part of the time that a reply takes, between the two.
+    package static let share: UInt64 = 6
     /// Over which time clients are counted, in nanoseconds: a few round trips of a busy client.
     package static let period: UInt64 = 2_000_000
     /// So many different clients in a period are many.
     package static let manyClients: UInt64 = 16
 
-    /// Whether turns are held apart.
-    package private(set) var isOpen = false
+    /// By how much turns are held apart, in nanoseconds; 0: not at all.
+    package private(set) var length: UInt64 = 0
+    /// How long replies take, in nanoseconds: an average in which each counts for a sixteenth.
+    private var delay: UInt64 = 0
     private var periodStart: UInt64 = 0
     private var number: UInt32
     private var clients: UInt64 = 0
@@ -41,7 +52,16 @@ package struct GatherWindow {
         }
     }
 
-    /// At the end of each turn. Whether `isOpen` has changed.
+    /// Replies have come, of which the first took so long. One sample for each receipt is enough.
+    ///
+    /// - Parameter sample: nanoseconds; longer ones than could matter count as just that.
+    @inline(__always)
+    package mutating func note(delay sample: UInt64) {
+        let bounded = min(sample, 2 &* Self.share &* Self.longest)
+        delay = delay &- delay / 16 &+ bounded / 16
+    }
+
+    /// At the end of each turn. Whether `length` has changed.
     ///
     /// - Parameter now: nanoseconds of a clock that never goes back.
     @inline(__always)
@@ -54,8 +74,11 @@ package struct GatherWindow {
         // Never 0, which is nobody's period.
         number = number == .max ? 1 : number + 1
         clients = 0
-        if many == isOpen { return false }
-        isOpen = many
+        let wanted = many ? min(max(delay / Self.share, Self.shortest), Self.longest) : 0
+        // Not for less than an eighth of it: an average is never quite still.
+        let change = wanted > length ? wanted - length : length - wanted
+        if change <= length / 8 { return false }
+        length = wanted
         return true
     }
 }

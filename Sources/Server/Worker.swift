@@ -398,7 +398,7 @@ final class Worker {
         router.reap()
         free()
         if gathering.endTurn(at: loop.now) && configuration.gathers {
-            loop.holdTurnsApart(by: gathering.isOpen ? GatherWindow.window : 0)
+            loop.holdTurnsApart(by: gathering.length)
         }
         if router.wantsTicks && !ticker.pointee.isActive {
             ticker.pointee.start(after: Self.tick)
@@ -522,8 +522,8 @@ final class Worker {
         figures.commands = session.pointee.commands
         figures.lifetime = loop.now &- client.pointee.openedAt
         log.closed(
-            session.pointee.id, client.pointee.client, route: client.pointee.route,
-            reason: session.pointee.closeReason, figures)
+            session.pointee.id, client.pointee.client, listener: client.pointee.listener,
+            route: client.pointee.route, reason: session.pointee.closeReason, figures)
         closedClients.append(client)
     }
 
@@ -792,6 +792,9 @@ final class Worker {
         while socket.phase == .open && upstream.pointee.wantsReplies {
             switch stream.decrypt(into: router.replyBuffer) {
             case .bytes(let count):
+                if let since = router.oldestRequest(of: upstream) {
+                    gathering.note(delay: loop.now &- min(loop.now, since.nanoseconds))
+                }
                 router.didReceive(count, from: upstream)
                 while let session = router.nextDirtySession() { flush(session) }
                 perform()

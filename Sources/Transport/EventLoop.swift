@@ -36,6 +36,7 @@ package final class EventLoop {
     let raw: OpaquePointer
     let state: UnsafeMutablePointer<LoopState>
     private var stopRequested = false
+    private var sleepsExactly = false
 
     /// Creates the loop, epoll descriptor included.
     ///
@@ -110,8 +111,11 @@ package final class EventLoop {
     ///
     /// - Parameter nanoseconds: in the order of a tenth of a millisecond. Timers may be late by it.
     package func holdTurnsApart(by nanoseconds: UInt64) {
-        // By default the kernel may add 50 µs to each sleep of a thread; this one is as short.
-        if nanoseconds > 0 { _ = cev_set_timer_slack(1_000) }
+        if nanoseconds > 0 && !sleepsExactly {
+            // By default the kernel may add 50 µs to each sleep of a thread; this one is as short.
+            _ = cev_set_timer_slack(1_000)
+            sleepsExactly = true
+        }
         ev_set_io_collect_interval(raw, Double(nanoseconds) * 1e-9)
     }
 
