@@ -5,14 +5,17 @@ import PackageDescription
 //
 //                        RedisAuthProxy            commands and wiring
 //        ┌─────────────┬───────┴──────┬──────────────┐
+//      Admin           │              │              │
+//        │             │              │              │
 //      Server     Configuration  Credentials     Telemetry
 //      ┌──┴─────┐        │         ┌──┴──┐
 //    Proxy   Transport   │         │    AWS
 //    ┌─┴──┐              ▼         ▼     │
 //   RESP  └──────────► Identity ◄──┴─────┘
 //
-// Data plane: Server, Proxy, RESP, Transport.   Control plane: Configuration, Credentials, AWS.
-// Telemetry is a leaf: Server, Configuration and Credentials may use it.
+// Data plane: Server, Proxy, RESP, Transport.   Control plane: Admin, Configuration, Credentials, AWS.
+// Telemetry is a leaf: Admin, Server, Configuration and Credentials may use it. Admin reads what Server
+// reports, and so knows the values of Proxy, Transport and Identity.
 
 let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -21,6 +24,7 @@ let settings: [SwiftSetting] = [
 ]
 
 let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 
 let package = Package(
     name: "redis-auth-proxy",
@@ -31,6 +35,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         .systemLibrary(name: "CEv", providers: [.apt(["libev-dev"])]),
@@ -43,7 +49,11 @@ let package = Package(
 
         // Data plane
         .target(name: "RESP", swiftSettings: settings),
-        .target(name: "Proxy", dependencies: ["RESP", "Identity"], swiftSettings: settings),
+        .target(
+            name: "Proxy",
+            dependencies: ["RESP", "Identity", histogram],
+            swiftSettings: settings
+        ),
         .target(name: "Transport", dependencies: ["CEv", "COpenSSL"], swiftSettings: settings),
         .target(
             name: "Server",
@@ -72,12 +82,22 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        .target(
+            name: "Admin",
+            dependencies: [
+                "Server", "Proxy", "Transport", "Telemetry", "Identity", log, histogram,
+                .product(name: "FlyingFox", package: "FlyingFox"),
+                .product(name: "FlyingSocks", package: "FlyingFox"),
+            ],
+            swiftSettings: settings
+        ),
+
         // Commands and wiring
         .executableTarget(
             name: "RedisAuthProxy",
             dependencies: [
-                "Server", "Configuration", "Credentials", "Telemetry", "Proxy", "Transport",
-                "AWS", "Identity", "COpenSSL", log,
+                "Server", "Admin", "Configuration", "Credentials", "Telemetry", "Proxy",
+                "Transport", "AWS", "Identity", "COpenSSL", log,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings
@@ -92,7 +112,7 @@ let package = Package(
         .testTarget(name: "IdentityTests", dependencies: ["Identity"], swiftSettings: settings),
         .testTarget(
             name: "ProxyTests",
-            dependencies: ["Proxy", "Identity", "CAllocationCount"],
+            dependencies: ["Proxy", "Identity", "CAllocationCount", histogram],
             swiftSettings: settings
         ),
         .testTarget(
@@ -110,6 +130,13 @@ let package = Package(
         .testTarget(
             name: "ConfigurationTests",
             dependencies: ["Configuration", "Identity"],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "AdminTests",
+            dependencies: [
+                "Admin", "Server", "Proxy", "Transport", "Telemetry", "Identity", log,
+            ],
             swiftSettings: settings
         ),
         .testTarget(

@@ -114,23 +114,28 @@ package enum Service: String, CaseIterable, Sendable {
 
 /// A group of regions with names and an access management of its own.
 struct Partition {
+    /// As it stands in ARNs.
+    let name: String
     let dnsSuffix: String
     let dualStackSuffix: String
 
     /// The partition of a region, told from how its name begins.
     init(region: String) {
-        (dnsSuffix, dualStackSuffix) =
+        (name, dnsSuffix, dualStackSuffix) =
             switch region {
             case _ where region.hasPrefix("cn-"):
-                ("amazonaws.com.cn", "api.amazonwebservices.com.cn")
+                ("aws-cn", "amazonaws.com.cn", "api.amazonwebservices.com.cn")
             case _ where region.hasPrefix("eusc-"):
-                ("amazonaws.eu", "api.amazonwebservices.eu")
-            case _ where region.hasPrefix("us-iso-"): ("c2s.ic.gov", "api.aws.ic.gov")
-            case _ where region.hasPrefix("us-isob-"): ("sc2s.sgov.gov", "api.aws.scloud")
+                ("aws-eusc", "amazonaws.eu", "api.amazonwebservices.eu")
+            case _ where region.hasPrefix("us-iso-"): ("aws-iso", "c2s.ic.gov", "api.aws.ic.gov")
+            case _ where region.hasPrefix("us-isob-"):
+                ("aws-iso-b", "sc2s.sgov.gov", "api.aws.scloud")
             case _ where region.hasPrefix("eu-isoe-"):
-                ("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk")
-            case _ where region.hasPrefix("us-isof-"): ("csp.hci.ic.gov", "api.aws.hci.ic.gov")
-            default: ("amazonaws.com", "api.aws")
+                ("aws-iso-e", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk")
+            case _ where region.hasPrefix("us-isof-"):
+                ("aws-iso-f", "csp.hci.ic.gov", "api.aws.hci.ic.gov")
+            case _ where region.hasPrefix("us-gov-"): ("aws-us-gov", "amazonaws.com", "api.aws")
+            default: ("aws", "amazonaws.com", "api.aws")
             }
     }
 }

@@ -31,6 +31,8 @@ package struct HTTPRequest: Sendable {
     package var timeout: Duration = .seconds(10)
     /// Whether the environment's proxies (`https_proxy` and so on) apply.
     package var usesProxy = true
+    /// A Unix socket to connect to, in place of what the URL's host stands for.
+    package var socketPath: String?
 
     package init(
         _ method: Method, _ url: String, headers: [HTTPHeader] = [], body: Secret? = nil
@@ -100,6 +102,9 @@ package final class HTTPClient: Sendable {
         ccurl_set_long(handle, CURLOPT_TIMEOUT_MS, max(1, Int(request.timeout.milliseconds)))
         ccurl_set_long(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2)
         if !request.usesProxy { ccurl_set_string(handle, CURLOPT_NOPROXY, "*") }
+        if let path = request.socketPath {
+            ccurl_set_string(handle, CURLOPT_UNIX_SOCKET_PATH, path)
+        }
         if let caBundle { ccurl_set_string(handle, CURLOPT_CAINFO, caBundle) }
         ccurl_set_long(handle, CURLOPT_NOPROGRESS, 0)
         ccurl_set_pointer(handle, CURLOPT_XFERINFODATA, context)

@@ -29,6 +29,7 @@ extension Settings {
             + rows(ListenerSettings.self, "listeners[].")
             + rows(IdentitySettings.self, "listeners[].identities[].")
             + rows(LoginSettings.self, "listeners[].identities[].login.")
+            + rows(AdminSettings.self, "admin.")
     }
 
     /// A table in Markdown.

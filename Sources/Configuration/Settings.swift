@@ -31,6 +31,7 @@ package struct Settings: Sendable, Equatable {
     package var replyBuffer = ByteCount(1 << 19)
     package var slowReaderTimeout: Duration = .seconds(5)
     package var log = LogSettings()
+    package var admin = AdminSettings()
 
     /// Everything at its default, and nobody to serve yet.
     package init() {}
@@ -133,6 +134,14 @@ package enum ListenerMode: String, CaseIterable, Sendable {
 package struct LogSettings: Sendable, Equatable {
     package var level = Logger.Level.info
     package var format = LogFormat.text
+
+    package init() {}
+}
+
+/// Where operators and their programs look at the proxy.
+package struct AdminSettings: Sendable, Equatable {
+    /// Of the status page, metrics and health; nil: there are none.
+    package var address: ListenerAddress?
 
     package init() {}
 }

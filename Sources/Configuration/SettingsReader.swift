@@ -26,11 +26,22 @@ struct SettingsReader {
         var general = Settings()
         let parts = section(root, "the configuration", into: &general)
         if let log = parts["log"] { section(log, "log", into: &general.log) }
+        if let admin = parts["admin"] { readAdmin(admin, into: &general.admin) }
         settings = general
         if let upstreams = parts["upstreams"] { readUpstreams(upstreams) }
         if let users = parts["users"] { readUsers(users) }
         if let listeners = parts["listeners"] { readListeners(listeners) }
         warnAboutUnused(parts)
+    }
+
+    private mutating func readAdmin(_ node: Node, into admin: inout AdminSettings) {
+        section(node, "admin", into: &admin)
+        guard let address = admin.address, !address.isLocal else { return }
+        warning(
+            node.position(ofKey: "address"),
+            "admin.address: \(address) can be reached from other machines, where everybody sees who is"
+                + " connected and in what state the proxy is: listen on 127.0.0.1, [::1] or a Unix"
+                + " socket unless something else protects it")
     }
 
     mutating func error(_ position: Position, _ message: String) {
@@ -425,6 +436,12 @@ extension SettingsReader {
     ) {
         let address = listener.address
         let position = item.position(ofKey: "address")
+        if let admin = settings.admin.address, admin.collides(with: address) {
+            error(
+                position,
+                "address: wanted an address of its own, got \(quoted("\(address)")), which collides"
+                    + " with admin.address: change one of them")
+        }
         if let first = seen.first(where: { $0.address.collides(with: address) }) {
             error(
                 position,

@@ -82,6 +82,7 @@ extension Settings: Section {
                 "How long a client may leave a reply unread that holds up others before it is"
                     + " closed."),
             .structure("log", "a mapping with level and format", "What is logged, and how."),
+            .structure("admin", "a mapping with address", "Where the proxy can be watched."),
         ]
     }
 }
@@ -97,6 +98,23 @@ extension LogSettings: Section {
             .choice(
                 "format", \.format, isOverridable: true,
                 "Lines for people, or one JSON object per line."),
+        ]
+    }
+}
+
+extension AdminSettings: Section {
+    static var defaults: AdminSettings { AdminSettings() }
+
+    static var settings: [Setting<AdminSettings>] {
+        [
+            .scalar(
+                "address", "IP-ADDRESS:PORT or unix:PATH", nil,
+                "Where a status page, metrics for Prometheus and answers to probes (/startup, /ready,"
+                    + " /live) can be had by HTTP, by whoever can connect. Nothing can be changed"
+                    + " there. A Unix socket is for the proxy's own user alone. Without it: nowhere."
+            ) { (word, root) throws(Unwanted) in
+                root.address = try ListenerAddress(setting: word)
+            }
         ]
     }
 }

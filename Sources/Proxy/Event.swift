@@ -65,8 +65,8 @@ package struct UpstreamFacts: Sendable {
     }
 }
 
-/// Why a session ended. The names stand in logs.
-package enum CloseReason: String, Sendable {
+/// Why a session ended.
+package enum CloseReason: UInt8, Sendable, CaseIterable {
     case clientClosed
     case clientReset
     case quit
@@ -87,4 +87,9 @@ package enum CloseReason: String, Sendable {
     case loginDeadline
     /// The login of its own connection would have ended and could not be renewed.
     case loginExpired
+
+    private static let names = allCases.map { "\($0)" }
+
+    /// As it stands in logs. Made once: to ask the runtime for a case's name is slow.
+    package var name: String { Self.names[Int(rawValue)] }
 }

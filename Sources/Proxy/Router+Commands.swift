@@ -70,7 +70,9 @@ extension Router {
         if session.pointee.lane == .shared {
             // The server counts the writes of the connection that waits, up to its last command:
             // that must be one after this session's writes, which the login of a new one is.
-            guard takeOwn(session, fresh: command == .wait) else { return .wait }
+            guard takeOwn(session, for: PinReason(command), fresh: command == .wait) else {
+                return .wait
+            }
         }
         if needsQuiet(command, request, session), !isQuiet(session) { return .wait }
         if command == .blocking || command == .wait || command == .streamRead,
@@ -525,7 +527,7 @@ extension Router {
     /// Moves a session to a connection of its own; false if it has to wait for that.
     ///
     /// - Parameter fresh: not one that served others before.
-    func takeOwn(_ session: SessionRef, fresh: Bool = false) -> Bool {
+    func takeOwn(_ session: SessionRef, for reason: PinReason, fresh: Bool = false) -> Bool {
         guard isQuiet(session) else { return false }
         guard mayOwn(route: session.pointee.route) else {
             session.pointee.blocks.insert(.pin)
@@ -533,8 +535,7 @@ extension Router {
             pinWaiters.append(session)
             return false
         }
-        pinnedCount += 1
-        session.pointee.lane = .own
+        beginPin(session, reason)
         session.pointee.waitingSince = now
         let pool = session.pointee.pool
         if !fresh, let upstream = spare[pool].popLast() {
@@ -567,12 +568,9 @@ extension Router {
             session.pointee.substitute == nil, session.pointee.violation == nil,
             upstream.pointee.pool == session.pointee.pool
         else { return }
-        session.pointee.lane = .shared
-        session.pointee.upstream = nil
-        session.pointee.carriesState = false
+        endPin(session)
         upstream.pointee.owner = nil
         spare[upstream.pointee.pool].append(upstream)
-        pinnedCount -= 1
     }
 
     /// Closes the spare connections that nobody needed since the last call. To be called every ten
@@ -640,18 +638,15 @@ extension Router {
     /// shared lane and owed nothing afterwards.
     func giveUpOwn(_ session: SessionRef) {
         guard session.pointee.lane == .own, let upstream = session.pointee.upstream else { return }
-        session.pointee.lane = .shared
-        session.pointee.upstream = nil
+        endPin(session)
         session.pointee.owed = 0
         session.pointee.isMidRequest = false
-        session.pointee.carriesState = false
         session.pointee.blocking = 0
         session.pointee.substitute = nil
         session.pointee.isLimited = false
         session.pointee.change = nil
         session.pointee.blocks.subtract([.upstream, .state, .blocked])
         dropOwn(upstream)
-        pinnedCount -= 1
     }
 
     /// Ends an own connection that serves its session no longer.

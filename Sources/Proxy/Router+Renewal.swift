@@ -35,6 +35,7 @@ enum Renewal: UInt8 {
 extension Router {
     /// Sets when the login of a connection that has just logged in is to be renewed.
     func scheduleRenewal(_ upstream: UpstreamRef) {
+        upstream.pointee.loggedInAt = now
         upstream.pointee.renewal = .none
         upstream.pointee.renewalFailures = 0
         upstream.pointee.refusedCredential = nil

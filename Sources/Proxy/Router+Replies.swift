@@ -76,6 +76,9 @@ extension Router {
                 continue
             }
             let session = run.pointee.session
+            let since = run.pointee.since
+            // How long others let it wait is no latency.
+            let isBlocking = run.pointee.kind == .blocking
             var replies: UInt32 = 0
             scanning: while true {
                 switch upstream.pointee.framer.next(base, from: offset, to: end) {
@@ -103,6 +106,7 @@ extension Router {
                     // session's, wherever it stands among the replies.
                     if upstream.pointee.isShared {
                         run.pointee.replies &-= replies
+                        if replies > 0 { note(replies, since) }
                         deliver(session, base + delivered, offset - delivered, replies)
                         replies = 0
                         delivered = after
@@ -114,6 +118,7 @@ extension Router {
                     }
                 case .incomplete:
                     run.pointee.replies &-= replies
+                    if replies > 0 { note(replies, since) }
                     if upstream.pointee.framer.inPush && upstream.pointee.isShared {
                         deliver(session, base + delivered, offset - delivered, replies)
                         return
@@ -139,6 +144,7 @@ extension Router {
                     return
                 }
             }
+            if replies > 0 && !isBlocking { note(replies, since) }
             deliver(session, base + delivered, offset - delivered, replies)
             delivered = offset
             if upstream.pointee.isRetired && upstream.pointee.queue.isEmpty {
@@ -146,6 +152,12 @@ extension Router {
                 return
             }
         }
+    }
+
+    /// Counts replies of a run whose first request came at `since`.
+    @inline(__always)
+    private func note(_ replies: UInt32, _ since: Instant) {
+        figures.pointee.note(replies, after: now.nanoseconds &- since.nanoseconds)
     }
 
     /// What the answer to a tracked request says about its connection.

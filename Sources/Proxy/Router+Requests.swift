@@ -170,7 +170,8 @@ extension Router {
         if session.pointee.prefersOwn && session.pointee.lane == .shared
             && mayOwn(route: session.pointee.route)
         {
-            guard takeOwn(session) else { return 0 }
+            let isDedicated = routes[session.pointee.route].isDedicated
+            guard takeOwn(session, for: isDedicated ? .dedicated : .bigReplies) else { return 0 }
         }
         if session.pointee.lane == .own, session.pointee.upstream?.pointee.isEnding == true {
             // Once all that was passed on is answered, another connection serves the rest.
@@ -351,7 +352,7 @@ extension Router {
                     run = count
                     break scanning
                 }
-                guard takeOwn(session) else { break scanning }
+                guard takeOwn(session, for: .upload) else { break scanning }
             case .violation(let violation):
                 passOn(session, base + run, start - run, requests)
                 didViolate(session, violation)

@@ -185,7 +185,7 @@ extension Router {
     ) -> Verdict? {
         guard isQuiet(session) else { return .wait }
         if isInTransaction(session) { return nil }
-        if session.pointee.lane == .shared && !takeOwn(session) { return .wait }
+        if session.pointee.lane == .shared && !takeOwn(session, for: .state) { return .wait }
         guard let base = request.baseAddress else { return .handled }
         session.pointee.carriesState = true
         session.pointee.change = change

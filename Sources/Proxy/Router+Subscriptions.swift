@@ -297,7 +297,7 @@ extension Router {
         of session: SessionRef
     ) -> Verdict {
         if session.pointee.lane == .shared {
-            guard takeOwn(session) else { return .wait }
+            guard takeOwn(session, for: .subscription) else { return .wait }
         }
         guard let upstream = session.pointee.upstream, upstream.pointee.isCounted,
             let base = request.baseAddress

@@ -153,6 +153,9 @@ package final class Router {
     package internal(set) var awaitingCount = 0
     package internal(set) var isDraining = false
 
+    /// What is counted. Behind a pointer, so that counting is an addition and nothing else.
+    let figures: UnsafeMutablePointer<Figures>
+
     /// Where a client's bytes arrive when none of them are waiting already.
     package let requestBuffer: UnsafeMutableRawBufferPointer
     /// Where the performer puts decrypted bytes before `didReceive(_:from:)`. What was delivered
@@ -195,6 +198,8 @@ package final class Router {
         credentials = Array(repeating: nil, count: userCount)
         permissions = Array(repeating: [], count: userCount)
         databases = Array(repeating: [], count: userCount)
+        figures = .allocate(capacity: 1)
+        figures.initialize(to: Figures())
         requestBuffer = .allocate(byteCount: limits.receiveBuffer, alignment: 64)
         replyBuffer = .allocate(byteCount: limits.replyChunk, alignment: 64)
         actions.reserveCapacity(256)
@@ -211,6 +216,8 @@ package final class Router {
         }
         for session in deadSessions { destroy(session) }
         for upstream in shared + spare.joined() + retired + deadUpstreams { destroy(upstream) }
+        figures.deinitialize(count: 1)
+        figures.deallocate()
         requestBuffer.deallocate()
         replyBuffer.deallocate()
     }

@@ -163,6 +163,9 @@ package struct Session: ~Copyable {
 
     /// The connection that owes replies to this session, or serves it alone.
     package internal(set) var upstream: UpstreamRef?
+    /// Why it is in the own lane, and since when; of meaning while it is.
+    var pinReason = PinReason.lasting
+    var pinnedSince = Instant(nanoseconds: 0)
     /// When the present wait (blocks.facts, blocks.pin, an unread big reply) began.
     var waitingSince = Instant(nanoseconds: 0)
     /// When the last part of the request in progress came; of meaning while `isMidRequest`.

@@ -135,6 +135,8 @@ package struct Upstream: ~Copyable {
     /// When the present state ends by itself: pause over, or login unanswered for too long.
     var deadline = Instant(nanoseconds: 0)
     var readySince = Instant(nanoseconds: 0)
+    /// When the last login on it was accepted.
+    var loggedInAt = Instant(nanoseconds: 0)
     /// What the last login was tried with.
     var usedCredential: Credential?
     /// The server's number of the connection.

@@ -95,7 +95,7 @@ struct ConfigurationOptions: ParsableArguments {
                 "--config and \(first) exclude each other: put everything into the file, or give"
                     + " flags alone.")
         }
-        if config == nil, given.isEmpty, environmentFile == nil {
+        if config == nil, given.isEmpty, Self.environmentFile == nil {
             throw ValidationError(
                 "Nothing to do: give --config FILE, or --listen, --upstream, --user and"
                     + " --password-file.")
@@ -103,8 +103,8 @@ struct ConfigurationOptions: ParsableArguments {
     }
 
     /// An empty variable is as good as none.
-    private var environmentFile: String? {
-        environment(Self.configurationVariable).flatMap { $0.isEmpty ? nil : $0 }
+    static var environmentFile: String? {
+        environment(configurationVariable).flatMap { $0.isEmpty ? nil : $0 }
     }
 
     /// The settings that file or flags and the environment amount to. Flags win over
@@ -122,7 +122,7 @@ struct ConfigurationOptions: ParsableArguments {
             default: nil
             }
         }
-        if quickStart.given.isEmpty, let file = config ?? environmentFile {
+        if quickStart.given.isEmpty, let file = config ?? Self.environmentFile {
             return try Settings.load(
                 file: file, environment: variables, flags: flags, checksFiles: checksFiles)
         }

@@ -16,7 +16,8 @@ enum Exit: Int32, CaseIterable {
         case .success: "done; for run: stopped by SIGTERM or SIGINT and drained"
         case .usage: "the command line cannot be understood"
         case .unavailable:
-            "something that is needed is not there: an address, a program; for doctor: a step failed"
+            "something that is needed is not there: an address, a program; for doctor: a step failed;"
+                + " for wait: not ready in time"
         case .system: "the operating system refused something: descriptors, threads, memory"
         case .configuration: "the configuration cannot be used; every problem has been printed"
         }

@@ -27,7 +27,8 @@ struct ProxyCommand: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            RunCommand.self, CheckCommand.self, DoctorCommand.self, TokenCommand.self,
+            RunCommand.self, WaitCommand.self, CheckCommand.self, DoctorCommand.self,
+            TokenCommand.self, PolicyCommand.self,
             HashPasswordCommand.self, DemoCommand.self,
         ]
     )

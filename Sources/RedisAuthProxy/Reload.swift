@@ -147,6 +147,7 @@ extension Settings {
         compare("reply_buffer", replyBuffer == other.replyBuffer)
         compare("slow_reader_timeout", slowReaderTimeout == other.slowReaderTimeout)
         compare("log", log == other.log)
+        compare("admin", admin == other.admin)
         for listener in other.listeners {
             guard let old = listeners.first(where: { $0.address == listener.address }) else {
                 continue

@@ -1,4 +1,5 @@
 import AWS
+import Admin
 import ArgumentParser
 import Configuration
 import Credentials
@@ -33,7 +34,11 @@ struct RunCommand: ParsableCommand {
             and goes over to it if it is valid. SIGTERM and SIGINT drain: no new \
             clients, replies that are owed are delivered for at most --drain-timeout, then exit 0.
 
+            With --connection-test nothing is listened on: every user is logged in once, as the \
+            proxy would, and what came of it is printed. Exits with 0 if all could be, else with 69.
+
             EXAMPLES
+              redis-auth-proxy run --config /etc/redis-auth-proxy.yaml --connection-test
               redis-auth-proxy run --config /etc/redis-auth-proxy.yaml
               redis-auth-proxy run --listen 127.0.0.1:6379 \\
                   --listen unix:/run/app/redis.sock \\
@@ -49,6 +54,9 @@ struct RunCommand: ParsableCommand {
 
     @OptionGroup var options: ConfigurationOptions
 
+    @Flag(help: "Log in as every user, say what came of it, and end.")
+    var connectionTest = false
+
     func run() throws {
         try options.checkUsage()
         let loaded: LoadedSettings
@@ -58,10 +66,13 @@ struct RunCommand: ParsableCommand {
             complain(error)
             throw Exit.configuration.code
         }
-        try prepareProcess(blocking: [SIGTERM, SIGINT, SIGHUP])
+        // An interrupt must still end a test.
+        try prepareProcess(blocking: connectionTest ? [] : [SIGTERM, SIGINT, SIGHUP])
         let settings = loaded.settings
+        let recent = RecentRecords()
         let logger = Log.make(
-            "redis-auth-proxy", level: settings.log.level, format: settings.log.format)
+            "redis-auth-proxy", level: settings.log.level, format: settings.log.format,
+            recent: recent)
         for warning in loaded.warnings {
             logger.warning("\(warning.message)", metadata: ["at": "\(warning.position)"])
         }
@@ -74,11 +85,14 @@ struct RunCommand: ParsableCommand {
                     + " the password")
         }
         guard missing.isEmpty else { throw Exit.configuration.code }
+        if connectionTest { return try testConnections(settings, environment) }
 
         let load: () throws(InvalidConfiguration) -> LoadedSettings = {
             () throws(InvalidConfiguration) in try options.load(checksFiles: false)
         }
-        try start(settings, load: load, environment: environment, logger: logger) { addresses in
+        try start(
+            settings, load: load, environment: environment, recent: recent, logger: logger
+        ) { addresses in
             for (listener, bound) in zip(settings.listeners, addresses) {
                 var listener = listener
                 // Port 0 became a real one.
@@ -148,12 +162,13 @@ func prepareProcess(blocking signals: [Int32] = [SIGTERM, SIGINT]) throws {
 /// - Parameters:
 ///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
 ///   - environment: the passwords of users with password_env.
+///   - recent: what the logger keeps of its warnings and errors.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 func start(
     _ settings: Settings,
     load: (() throws(InvalidConfiguration) -> LoadedSettings)? = nil,
     environment: PasswordEnvironment = PasswordEnvironment(),
-    logger: Logger, whenReady: ([[SocketAddress]]) -> Void
+    recent: RecentRecords, logger: Logger, whenReady: ([[SocketAddress]]) -> Void
 ) throws {
     let credentials = LiveCredentials { users throws(AWSFailure) in
         try credentialStore(users, environment, logger: logger)
@@ -169,7 +184,7 @@ func start(
         clusters.follow(settings, numbered: users.map(\.index))
         _ = try serve(
             settings, load: load, environment: environment, credentials: credentials,
-            clusters: clusters, logger: logger, whenReady: whenReady)
+            clusters: clusters, recent: recent, logger: logger, whenReady: whenReady)
     } catch let error as AWSFailure {
         logger.critical("\(error.reason)")
         throw Exit.configuration.code
@@ -185,6 +200,9 @@ func start(
         case .listen: throw Exit.unavailable.code
         case .system: throw Exit.system.code
         }
+    } catch let error as AdminFailure {
+        logger.critical("\(error)")
+        throw Exit.unavailable.code
     } catch {
         // What is left is what the settings named and the system does not have: a certificate that
         // cannot be used, a socket owner that does not exist.

@@ -3,12 +3,14 @@
 //     Settings ──► ServerConfiguration ──► Server ◄── snapshots ── LiveCredentials ◄── CredentialStore
 //                                             └────── refresh ────────►     └────── refresh ───►
 
+import Admin
 import Configuration
 import Credentials
 import Identity
 import Logging
 import Proxy
 import Server
+import Telemetry
 import Transport
 
 /// Runs the data plane until SIGTERM or SIGINT, then drains it.
@@ -19,9 +21,10 @@ import Transport
 ///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
 ///   - credentials: in use already, so that every user has a first snapshot.
 ///   - clusters: told of logins and reloads.
+///   - recent: what the logger keeps of its warnings and errors, for the status page.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 /// - Returns: how many sessions had to be ended because `drain_timeout` passed.
-/// - Throws: `ServerError`, `TLSContextError`, or `SystemError` if there is no descriptor for
+/// - Throws: `ServerError`, `TLSContextError`, `AdminFailure`, or `SystemError` if there is no descriptor for
 ///   signals.
 func serve(
     _ settings: Settings,
@@ -29,6 +32,7 @@ func serve(
     environment: PasswordEnvironment,
     credentials: LiveCredentials,
     clusters: ClusterCheck,
+    recent: RecentRecords,
     logger: Logger,
     whenReady: ([[SocketAddress]]) -> Void
 ) throws -> Int {
@@ -42,6 +46,14 @@ func serve(
         metCluster: { clusters.ask(as: $0) }
     )
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
+    let admin: AdminListener?
+    do throws(AdminFailure) {
+        admin = try startAdmin(settings.admin, of: server, recent, logger)
+    } catch {
+        server.stop()
+        throw error
+    }
+    defer { admin?.stop() }
     whenReady(server.addresses)
 
     let reload = load.map {
@@ -62,6 +74,19 @@ func serve(
     credentials.stop()
     logger.info("stopped")
     return ended
+}
+
+/// The status page and its like, if they are wanted.
+private func startAdmin(
+    _ settings: AdminSettings, of server: Server, _ recent: RecentRecords, _ logger: Logger
+) throws(AdminFailure) -> AdminListener? {
+    guard let address = settings.address else { return nil }
+    let observer = Observer(records: recent, version: ProxyCommand.version) { server.report() }
+    let admin = AdminListener(address.endpoint, observer: observer, logger: logger)
+    let endpoint = try admin.start()
+    let place = if case .tcp = endpoint { "http://\(endpoint)/" } else { "\(endpoint)" }
+    logger.notice("status page, metrics and probes on \(place)")
+    return admin
 }
 
 /// A password file of a rule's login.
@@ -166,8 +191,13 @@ extension Listener {
 
 extension ListenerSettings {
     /// Where it is bound.
+    var endpoint: Endpoint { address.endpoint }
+}
+
+extension ListenerAddress {
+    /// The same for a socket.
     var endpoint: Endpoint {
-        switch address {
+        switch self {
         case .tcp(let address, let port): .tcp(host: address, port: port)
         case .unix(let path): .unix(path: path)
         }

@@ -9,8 +9,18 @@ import Transport
 
 /// Why a step failed.
 struct ConnectionFailure: Error, CustomStringConvertible {
+    /// For whoever has words of its own.
+    enum Kind {
+        /// The deadline passed.
+        case timeout
+        /// The connection ended.
+        case closed
+        case other
+    }
+
     var reason: String
     var advice: String?
+    var kind = Kind.other
 
     var description: String { reason }
 }
@@ -73,7 +83,8 @@ final class ServerConnection {
                 throw ConnectionFailure(
                     reason: "no answer before connect_timeout",
                     advice: "a firewall or security group may drop the packets, or the address is"
-                        + " not reachable from this network")
+                        + " not reachable from this network",
+                    kind: .timeout)
             }
             if let error = Socket.finishConnect(descriptor) {
                 Socket.close(descriptor)
@@ -126,7 +137,8 @@ final class ServerConnection {
                     throw ConnectionFailure(
                         reason: "the server did not answer the TLS handshake before"
                             + " connect_timeout",
-                        advice: "it may expect plaintext on that port, or be overloaded")
+                        advice: "it may expect plaintext on that port, or be overloaded",
+                        kind: .timeout)
                 }
                 _ = stream.receiveCiphertext(from: descriptor)
             }
@@ -213,7 +225,8 @@ final class ServerConnection {
                 guard Self.wait(descriptor, Int16(POLLIN), until: deadline) else {
                     throw ConnectionFailure(
                         reason: "no answer before login_timeout",
-                        advice: "the server may expect TLS on that port, or be overloaded")
+                        advice: "the server may expect TLS on that port, or be overloaded",
+                        kind: .timeout)
                 }
                 if case .failed(let error) = stream.receiveCiphertext(from: descriptor) {
                     throw lost("the connection was lost (\(error.reason))")
@@ -227,7 +240,8 @@ final class ServerConnection {
             reason: reason,
             advice: stream.isEncrypted
                 ? "look into the server's log"
-                : "look into the server's log; a server that wants TLS does this too")
+                : "look into the server's log; a server that wants TLS does this too",
+            kind: .closed)
     }
 
     /// Sends what is to be sent; false if it could not be before the deadline.
@@ -272,7 +286,7 @@ struct Deadline {
     }
 
     /// nil: it is over.
-    fileprivate var millisecondsLeft: Int32? {
+    var millisecondsLeft: Int32? {
         let left = end.milliseconds(since: Monotonic.now())
         return left > 0 && cancellation?.isCancelled != true ? Int32(clamping: left) : nil
     }

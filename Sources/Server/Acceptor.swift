@@ -272,6 +272,7 @@ final class Acceptor {
         let places = counts.places(of: route)
         guard places.take() else {
             sendAway(descriptor, Self.full)
+            (route == nil ? counts.beforeLoginFull : counts.ruleFull).add()
             let principal = route.map { configuration.routes[$0].rule.principal }
             complain(
                 principal.map {
@@ -310,6 +311,7 @@ final class Acceptor {
             case .accepted(let descriptor, let address):
                 guard total < maximumSessions else {
                     sendAway(descriptor, Self.full)
+                    counts.full.add()
                     complain(
                         "a client was refused: \(total) are connected, which is max_sessions")
                     continue

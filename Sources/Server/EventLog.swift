@@ -226,7 +226,7 @@ package struct EventLog {
         guard logger.logLevel <= .info else { return }
         var metadata = identity(session, client, route)
         place(client, listener, &metadata)
-        metadata["reason"] = .string(reason.rawValue)
+        metadata["reason"] = .string(reason.name)
         metadata["received"] = "\(figures.received)"
         metadata["sent"] = "\(figures.sent)"
         metadata["commands"] = "\(figures.commands)"

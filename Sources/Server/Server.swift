@@ -41,8 +41,15 @@ package final class Server: Sendable {
         var counts: SessionCounts
         /// nil: no rule has had a login.
         var verifier: LoginVerifier?
+        var maximumSessions: Int
+        /// By listener.
+        var addresses: [[SocketAddress]]
     }
     private let current: Mutex<Current>
+    private let archive: ReportArchive
+    /// By user.
+    private let credentials: Mutex<[CredentialReport]>
+    private let isDraining = Atomic(false)
     private let logger: Logger
     private let readPassword: PasswordReader
 
@@ -79,8 +86,14 @@ package final class Server: Sendable {
         self.logger = logger
         self.readPassword = readPassword
         let counts = SessionCounts(configuration)
+        let maximumSessions = Self.maximumSessions(configuration)
         current = Mutex(
-            Current(configuration: configuration, counts: counts, verifier: verifier))
+            Current(
+                configuration: configuration, counts: counts, verifier: verifier,
+                maximumSessions: maximumSessions, addresses: addresses))
+        archive = ReportArchive(workers: configuration.threads)
+        self.credentials = Mutex(
+            credentials.map { CredentialReport($0, after: nil, at: monotonicNanoseconds()) })
         resolver = Resolver()
         workers = (0..<configuration.threads).map { _ in WorkerHandle() }
         for (index, snapshot) in credentials.enumerated() {
@@ -104,7 +117,7 @@ package final class Server: Sendable {
                     sockets,
                     acceptor,
                     workers,
-                    Self.maximumSessions(configuration),
+                    maximumSessions,
                     configuration,
                     counts,
                     logger
@@ -177,6 +190,7 @@ package final class Server: Sendable {
         try Thread.start(name: "worker \(index)") {
             do throws(SystemError) {
                 let worker = try Worker(
+                    number: index,
                     configuration: configuration,
                     handle: handle,
                     resolver: resolver,
@@ -226,6 +240,11 @@ package final class Server: Sendable {
 
     /// Hands a credential to every worker.
     package func publish(_ snapshot: CredentialSnapshot, for user: UserIndex) {
+        credentials.withLock { reports in
+            while reports.count <= user.rawValue { reports.append(CredentialReport()) }
+            reports[user.rawValue] = CredentialReport(
+                snapshot, after: reports[user.rawValue], at: monotonicNanoseconds())
+        }
         for worker in workers { worker.mailbox.post(.credential(user, snapshot)) }
     }
 
@@ -236,6 +255,42 @@ package final class Server: Sendable {
 
     /// Clients that no identity rule let in, since the start.
     package var refusedCount: Int { current.withLock { $0.counts.refused.count } }
+
+    /// Asks each worker what it does, and waits for the answers. Not from a thread of the server's.
+    ///
+    /// - Parameters:
+    ///   - sessionLimit: of how many clients each worker says what they do; 0: of none.
+    ///   - patience: how long a worker may take. The last answer of one that takes longer is used.
+    package func report(
+        sessionLimit: Int = 0, patience: Duration = .milliseconds(500)
+    ) -> ServerReport {
+        let request = ReportRequest(
+            workers: workers.count, sessionLimit: sessionLimit, archive: archive)
+        var asked: [Bool] = []
+        for worker in workers {
+            asked.append(worker.mailbox.post(.report(request)))
+            if asked.last == false { request.excuse() }
+        }
+        let answers = request.wait(until: request.askedAt + patience.nanoseconds)
+        // Behind the answers, so that every number in them has its place in it.
+        let current = current.withLock { $0 }
+        var credentials = credentials.withLock { $0 }
+        while credentials.count < current.configuration.users.count {
+            credentials.append(CredentialReport())
+        }
+        return ServerReport(
+            takenAt: request.askedAt,
+            configuration: current.configuration,
+            addresses: current.addresses,
+            workers: answers.enumerated().compactMap { $1 ?? archive.last(of: $0) },
+            late: workers.indices.filter { asked[$0] && answers[$0] == nil },
+            credentials: credentials,
+            refused: current.counts.refusedClients,
+            isDraining: isDraining.load(ordering: .relaxed),
+            limits: current.configuration.limits,
+            maximumSessions: current.maximumSessions
+        )
+    }
 
     // MARK: Another configuration
 
@@ -270,6 +325,7 @@ package final class Server: Sendable {
             return Succession(
                 configuration: configuration,
                 users: users,
+                openedListeners: opening,
                 opened: zip(opening, bound).map { index, bound in
                     (configuration.listeners[index].endpoint, bound.addresses)
                 },
@@ -296,6 +352,16 @@ package final class Server: Sendable {
             current.configuration = succession.configuration
             current.counts = succession.counts
             current.verifier = succession.verifier
+            current.maximumSessions = succession.maximumSessions
+            for index in succession.configuration.listeners.indices {
+                if index >= current.addresses.count { current.addresses.append([]) }
+                let opened = succession.openedListeners.firstIndex(of: index)
+                if let opened {
+                    current.addresses[index] = succession.opened[opened].addresses
+                } else if !succession.configuration.isOpen(listener: index) {
+                    current.addresses[index] = []
+                }
+            }
         }
         succession.counts.apply(succession.configuration)
         succession.verifier?.follow(succession.configuration.routes)
@@ -313,6 +379,7 @@ package final class Server: Sendable {
 
     /// Stops accepting and lets the sessions finish what is owed to them; returns at once.
     package func drain() {
+        isDraining.store(true, ordering: .relaxed)
         acceptor.post(.stop)
         for worker in workers { worker.mailbox.post(.drain) }
     }

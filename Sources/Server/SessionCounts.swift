@@ -31,7 +31,7 @@ final class SessionCounts: Sendable {
     }
 
     /// Something that only grows.
-    final class Tally: Sendable {
+    final class Counter: Sendable {
         private let value = Atomic(0)
 
         var count: Int { value.load(ordering: .relaxed) }
@@ -42,12 +42,19 @@ final class SessionCounts: Sendable {
     private let byRoute: [Places]
     private let beforeLogin: Places
     /// Clients that no rule let in, since the start.
-    let refused: Tally
+    let refused: Counter
+    /// Clients for whom there was no place, since the start.
+    let full: Counter
+    let ruleFull: Counter
+    let beforeLoginFull: Counter
 
     init(_ configuration: ServerConfiguration) {
         byRoute = configuration.routes.map { Places(limit: $0.limit) }
         beforeLogin = Places(limit: configuration.maximumSessionsBeforeLogin)
-        refused = Tally()
+        refused = Counter()
+        full = Counter()
+        ruleFull = Counter()
+        beforeLoginFull = Counter()
     }
 
     /// The same places, and those of routes that are new. The limits are changed by `apply`.
@@ -57,6 +64,9 @@ final class SessionCounts: Sendable {
             + configuration.routes.dropFirst(old.byRoute.count).map { Places(limit: $0.limit) }
         beforeLogin = old.beforeLogin
         refused = old.refused
+        full = old.full
+        ruleFull = old.ruleFull
+        beforeLoginFull = old.beforeLoginFull
     }
 
     /// Puts the limits of `configuration` into force.
@@ -65,6 +75,13 @@ final class SessionCounts: Sendable {
             places.change(limit: route.limit)
         }
         beforeLogin.change(limit: configuration.maximumSessionsBeforeLogin)
+    }
+
+    /// Clients that were not let in, since the start.
+    var refusedClients: RefusedClients {
+        RefusedClients(
+            noRule: refused.count, full: full.count, ruleFull: ruleFull.count,
+            beforeLoginFull: beforeLoginFull.count)
     }
 
     /// The places of a route; nil means those of clients that have not logged in.

@@ -35,6 +35,8 @@ struct ClientSocket {
     let openedAt: UInt64
     var received: UInt64 = 0
     var sent: UInt64 = 0
+    /// What of this is in the worker's tally already.
+    var accounted = SessionFigures()
     /// The gather window's: when it was last heard of.
     var lastPeriod: UInt32 = 0
     /// The socket is full: nothing is sent before it is writable again.

@@ -216,7 +216,9 @@ package struct Succession: @unchecked Sendable {
     package let configuration: ServerConfiguration
     /// For each user of the configuration as it was given, its number in the server.
     package let users: [UserIndex]
-    /// The listeners that are new, and what they are bound to.
+    /// Numbers of the listeners that are new.
+    let openedListeners: [Int]
+    /// The same, and what they are bound to.
     package let opened: [(endpoint: Endpoint, addresses: [SocketAddress])]
     /// The endpoints that are no longer listened on.
     package let closed: [Endpoint]

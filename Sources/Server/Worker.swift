@@ -27,6 +27,7 @@ enum WorkerMessage: Sendable {
     case credential(UserIndex, CredentialSnapshot)
     case resolved(UInt64, ResolveResult)
     case follow(Succession)
+    case report(ReportRequest)
     case drain
     /// Ends what is left.
     case stop
@@ -43,11 +44,15 @@ final class WorkerHandle: Sendable {
 final class Worker {
     /// Grain of the router's time-outs while it has any.
     private static let tick: UInt64 = 20_000_000
+    /// How long after a login that failed, of a user that nobody waits for, the next is tried.
+    private static let warmPause: UInt64 = 1_000_000_000
     /// How often connections that nobody needs are closed.
     private static let trimInterval: UInt64 = 10_000_000_000
     /// Ciphertext waiting for the kernel above which no more is handed over.
     private static let ciphertextLimit = 131_072
 
+    /// Its place among the workers.
+    private let number: Int
     private var configuration: ServerConfiguration
     let handle: WorkerHandle
     private let loop: EventLoop
@@ -59,6 +64,7 @@ final class Worker {
     private let refresh: @Sendable (UserIndex) -> Void
     private let metCluster: @Sendable (UserIndex) -> Void
     private var log: EventLog
+    private var tally: Tally
     private var gathering = GatherWindow()
     private let ticker: UnsafeMutablePointer<TimerWatcher>
     private let trimmer: UnsafeMutablePointer<TimerWatcher>
@@ -72,6 +78,9 @@ final class Worker {
     /// Upstream connections that may be read again and may have bytes received before.
     private var resumed: [UInt64] = []
     private var isWarm = false
+    private let warmer: UnsafeMutablePointer<TimerWatcher>
+    /// Doubles with each attempt in vain, up to `trimInterval`.
+    private var warmPause = Worker.warmPause
     /// Users that the router knows, and credentials of some that it does not know yet.
     private var userCount: Int
     private var early: [UserIndex: CredentialSnapshot] = [:]
@@ -83,6 +92,7 @@ final class Worker {
     ///   - metCluster: told as whom each connection to a server of a cluster has logged in; must not
     ///     block.
     init(
+        number: Int,
         configuration: ServerConfiguration,
         handle: WorkerHandle,
         resolver: Resolver,
@@ -93,7 +103,9 @@ final class Worker {
         refresh: @escaping @Sendable (UserIndex) -> Void,
         metCluster: @escaping @Sendable (UserIndex) -> Void
     ) throws(SystemError) {
+        self.number = number
         self.configuration = configuration
+        tally = Tally(configuration)
         userCount = configuration.users.count
         self.handle = handle
         self.resolver = resolver
@@ -114,6 +126,8 @@ final class Worker {
         ticker.initialize(to: TimerWatcher())
         trimmer = .allocate(capacity: 1)
         trimmer.initialize(to: TimerWatcher())
+        warmer = .allocate(capacity: 1)
+        warmer.initialize(to: TimerWatcher())
     }
 
     deinit {
@@ -121,6 +135,8 @@ final class Worker {
         ticker.deallocate()
         trimmer.deinitialize(count: 1)
         trimmer.deallocate()
+        warmer.deinitialize(count: 1)
+        warmer.deallocate()
     }
 
     private var pointer: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
@@ -149,6 +165,13 @@ final class Worker {
             owner: pointer
         )
         trimmer.pointee.start(after: Self.trimInterval)
+        warmer.pointee.prepare(
+            loop: loop,
+            callback: { owner in
+                Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onWarm() }
+            },
+            owner: pointer
+        )
         loop.onTurnEnd(
             { owner in
                 Unmanaged<Worker>.fromOpaque(owner)._withUnsafeGuaranteedRef { $0.onTurnEnd() }
@@ -186,10 +209,15 @@ final class Worker {
         perform()
         ticker.pointee.stop()
         trimmer.pointee.stop()
+        warmer.pointee.stop()
         for socket in upstreams.values { close(socket) }
         upstreams = [:]
         for message in handle.mailbox.close() {
-            if case .client(let arrival) = message { turnAway(arrival) }
+            switch message {
+            case .client(let arrival): turnAway(arrival)
+            case .report(let request): request.answer(report(request))
+            default: break
+            }
         }
         free()
         closedUpstreams = []
@@ -210,6 +238,8 @@ final class Worker {
             if let socket = upstreams[id] { didResolve(socket, result) }
         case .follow(let succession):
             follow(succession)
+        case .report(let request):
+            request.answer(report(request))
         case .drain:
             router.drain()
         case .stop:
@@ -254,6 +284,7 @@ final class Worker {
         log.opened(
             session.pointee.id, arrival.client, listener: arrival.listener, route: arrival.route)
         session.pointee.performer = UnsafeMutableRawPointer(client)
+        tally.update(listener: arrival.listener, route: arrival.route) { $0.opened &+= 1 }
         client.pointee.watcher.prepare(
             loop: loop,
             descriptor: arrival.descriptor,
@@ -288,6 +319,7 @@ final class Worker {
         counts = succession.counts
         verifier = succession.verifier
         log.configuration = configuration
+        tally.grow(to: configuration)
         // The credentials of its users, all of them, come behind it.
         told = Set(early.keys)
         while userCount < configuration.users.count {
@@ -434,9 +466,35 @@ final class Worker {
             case .forgetLogin(let session): didForgetLogin(session)
             case .report(let event):
                 log.write(event, at: loop.now)
+                note(event)
                 if case .ready(let facts) = event, facts.isCluster { metCluster(facts.user) }
             }
         }
+    }
+
+    /// Counts what happened. A login that failed is tried again although nobody waits for it, so
+    /// that whoever watches sees when the way there is free again.
+    private func note(_ event: Event) {
+        tally.note(event, at: loop.now)
+        switch event {
+        case .ready: warmPause = Self.warmPause
+        case .connectFailed, .loginRefused, .noCredential:
+            guard !warmer.pointee.isActive, !router.isDraining else { return }
+            warmer.pointee.start(after: warmPause)
+            warmPause = min(warmPause * 2, Self.trimInterval)
+        default: break
+        }
+    }
+
+    private func onWarm() {
+        advance()
+        for (number, route) in configuration.routes.enumerated()
+        where !route.isDedicated && !route.isRetired {
+            if case .failed = tally.byUser[route.rule.user.rawValue].outcome {
+                router.warm(route: number)
+            }
+        }
+        perform()
     }
 
     // MARK: Clients
@@ -521,9 +579,14 @@ final class Worker {
         figures.sent = client.pointee.sent
         figures.commands = session.pointee.commands
         figures.lifetime = loop.now &- client.pointee.openedAt
+        let reason = session.pointee.closeReason
         log.closed(
             session.pointee.id, client.pointee.client, listener: client.pointee.listener,
-            route: client.pointee.route, reason: session.pointee.closeReason, figures)
+            route: client.pointee.route, reason: reason, figures)
+        settleAccount(client)
+        tally.update(listener: client.pointee.listener, route: client.pointee.route) {
+            $0.closed[Int(reason.rawValue)] &+= 1
+        }
         closedClients.append(client)
     }
 
@@ -560,6 +623,7 @@ final class Worker {
         // A reload may have taken the rule away meanwhile.
         guard let route, client.pointee.logins.contains(route) else {
             log.loginFailed(session, client.pointee.client, name: name, at: loop.now)
+            tally.clientLoginsRefused[client.pointee.listener] &+= 1
             router.didVerifyLogin(attempt: attempt, verdict: .refused)
             return
         }
@@ -567,12 +631,14 @@ final class Worker {
         if route != client.pointee.route {
             guard counts.places(of: route).take() else {
                 log.loginHadNoRoom(session, client.pointee.client, route: route, at: loop.now)
+                tally.clientLoginsRefused[client.pointee.listener] &+= 1
                 router.didVerifyLogin(attempt: attempt, verdict: .refused)
                 return
             }
             client.pointee.nextRoute = route
         }
         log.loggedIn(session, client.pointee.client, route: route)
+        tally.clientLogins[client.pointee.listener] &+= 1
         router.didVerifyLogin(attempt: attempt, verdict: .accepted(route: route))
         if client.pointee.session.pointee.route == route { settle(client) }
     }
@@ -583,6 +649,7 @@ final class Worker {
         guard let performer = session.pointee.performer else { return }
         let client = performer.assumingMemoryBound(to: ClientSocket.self)
         settle(client)
+        settleAccount(client)
         counts.places(of: client.pointee.firstRoute).takeAnyway()
         counts.places(of: client.pointee.route).giveBack()
         client.pointee.route = client.pointee.firstRoute
@@ -594,11 +661,78 @@ final class Worker {
         guard let next = client.pointee.nextRoute else { return }
         client.pointee.nextRoute = nil
         if client.pointee.session.pointee.route == next {
+            settleAccount(client)
             counts.places(of: client.pointee.route).giveBack()
             client.pointee.route = next
         } else {
             counts.places(of: next).giveBack()
         }
+    }
+
+    // MARK: What others ask
+
+    /// Adds to the tally what went through a session while it was what it is now.
+    private func settleAccount(_ client: ClientSocketRef) {
+        let commands = client.pointee.session.pointee.commands
+        tally.update(listener: client.pointee.listener, route: client.pointee.route) {
+            $0.commands &+= commands &- client.pointee.accounted.commands
+            $0.received &+= client.pointee.received &- client.pointee.accounted.received
+            $0.sent &+= client.pointee.sent &- client.pointee.accounted.sent
+        }
+        client.pointee.accounted.commands = commands
+        client.pointee.accounted.received = client.pointee.received
+        client.pointee.accounted.sent = client.pointee.sent
+    }
+
+    private func report(_ request: ReportRequest) -> WorkerReport {
+        let now = monotonicNanoseconds()
+        var present = tally
+        var waiting = WaitingSessions()
+        var fullest = 0
+        var sessions: [SessionReport] = []
+        sessions.reserveCapacity(min(request.sessionLimit, router.sessionCount))
+        router.forEachSession { session in
+            guard let performer = session.pointee.performer else { return }
+            let client = performer.assumingMemoryBound(to: ClientSocket.self)
+            session.pointee.count(in: &waiting)
+            fullest = max(fullest, session.pointee.unsentBytes)
+            present.update(listener: client.pointee.listener, route: client.pointee.route) {
+                $0.open += 1
+                if session.pointee.pin != nil { $0.pinned += 1 }
+                $0.owedReplies += session.pointee.owedReplies
+                $0.unsent += session.pointee.unsentBytes
+                $0.commands &+= session.pointee.commands &- client.pointee.accounted.commands
+                $0.received &+= client.pointee.received &- client.pointee.accounted.received
+                $0.sent &+= client.pointee.sent &- client.pointee.accounted.sent
+            }
+            guard sessions.count < request.sessionLimit else { return }
+            sessions.append(
+                SessionReport(
+                    worker: number,
+                    status: router.status(of: session),
+                    listener: client.pointee.listener,
+                    client: client.pointee.client,
+                    received: client.pointee.received,
+                    sent: client.pointee.sent,
+                    openedAt: client.pointee.openedAt
+                )
+            )
+        }
+        return WorkerReport(
+            worker: number,
+            takenAt: now,
+            lag: now &- min(now, request.askedAt),
+            tally: present,
+            figures: router.currentFigures,
+            waiting: waiting,
+            upstreams: router.upstreamStatuses,
+            sessions: sessions,
+            sessionCount: router.sessionCount,
+            pinnedCount: router.pinnedCount,
+            awaitingLoginCount: router.awaitingCount,
+            fullestClient: fullest,
+            isDraining: router.isDraining
+        )
     }
 
     // MARK: Upstream: coming up

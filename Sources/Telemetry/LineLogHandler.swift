@@ -34,8 +34,14 @@ package struct LineLogHandler: LogHandler {
     private let label: String
     private let format: LogFormat
     private let descriptor: Int32
+    /// Where warnings and what is worse are kept besides.
+    private let recent: RecentRecords?
 
-    package init(label: String, level: Logger.Level, format: LogFormat, descriptor: Int32) {
+    package init(
+        label: String, level: Logger.Level, format: LogFormat, descriptor: Int32,
+        recent: RecentRecords? = nil
+    ) {
+        self.recent = recent
         self.label = label
         self.logLevel = level
         self.format = format
@@ -64,6 +70,27 @@ package struct LineLogHandler: LogHandler {
             line(
                 seconds: Int64(now.tv_sec), nanoseconds: Int64(now.tv_nsec), level: event.level,
                 message: event.message.description, fields: fields))
+        if event.level >= .warning, let recent {
+            recent.add(
+                RecentRecords.Record(
+                    seconds: Double(now.tv_sec) + Double(now.tv_nsec) / 1e9, level: event.level,
+                    text: text(message: event.message.description, fields: fields)))
+        }
+    }
+
+    /// A record without its time and level, on one line of at most `lineLimit` bytes.
+    private func text(message: String, fields: Logger.Metadata) -> String {
+        var line = LineBuffer(limit: Self.lineLimit)
+        line.appendEscaped(message, limit: Self.messageLimit)
+        for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
+            line.appendWhole(reserving: 0) { field in
+                field.append(" ")
+                field.appendEscaped(key, limit: Self.valueLimit)
+                field.append("=")
+                field.appendQuotedIfNeeded(Self.text(of: value), limit: Self.valueLimit)
+            }
+        }
+        return String(decoding: line.bytes, as: UTF8.self)
     }
 
     /// The record as bytes, newline included. Fields stand in the order of their names.

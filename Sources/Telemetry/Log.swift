@@ -20,14 +20,17 @@ package enum Log {
     ///   - level: records below it are dropped before their message is built.
     ///   - format: the shape of a line, see `LineLogHandler`.
     ///   - descriptor: where lines go; borrowed, never closed. Standard error unless a test looks.
+    ///   - recent: keeps warnings and errors besides.
     package static func make(
         _ label: String,
         level: Logger.Level,
         format: LogFormat,
-        descriptor: Int32 = 2
+        descriptor: Int32 = 2,
+        recent: RecentRecords? = nil
     ) -> Logger {
         Logger(label: label) { label in
-            LineLogHandler(label: label, level: level, format: format, descriptor: descriptor)
+            LineLogHandler(
+                label: label, level: level, format: format, descriptor: descriptor, recent: recent)
         }
     }
 }

@@ -68,17 +68,18 @@ def test_version_is_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run.stdout)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["doctor"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["wait"], ["check"], ["doctor"], ["demo"]])
 def test_help_is_on_standard_output_and_names_what_there_is(command):
     run = call(*command, "--help")
     assert run.returncode == OK
     assert run.stderr == ""
     if not command:
-        assert all(f"  {name} " in run.stdout for name in ("run", "check", "doctor", "demo"))
+        names = ("run", "wait", "check", "doctor", "demo")
+        assert all(f"  {name} " in run.stdout for name in names)
     if command == ["run"]:
         for flag in (
             "--config --listen --upstream --server-name --ca-file --user --password-file --mode"
-            " --threads --drain-timeout --log-level --log-format"
+            " --threads --drain-timeout --log-level --log-format --connection-test"
         ).split():
             assert f"\n  {flag} " in run.stdout
         assert re.search(r"\n  78  the configuration cannot be used", run.stdout)
@@ -96,7 +97,7 @@ def test_help_is_on_standard_output_and_names_what_there_is(command):
         (["run", "--config", "x", "--ca-file", "y"], "--config and --ca-file exclude"),
         (["run", "--no-such-flag"], "--no-such-flag"),
         (["serve"], "serve"),
-        (["demo", "--port", "0"], "--port: wanted 1 to 65533, got 0"),
+        (["demo", "--port", "0"], "--port: wanted 1 to 65456, got 0"),
         (["demo", "--rotate-every", "1ms"], "--rotate-every: wanted at least 200ms"),
         (["demo", "--rotate-every", "often"], "often"),
     ],

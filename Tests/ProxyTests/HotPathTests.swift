@@ -154,10 +154,15 @@ struct HotPathTests {
     func noAllocation(clients: Int, depth: Int) {
         let load = SteadyLoad(clients: clients, depth: depth)
         for _ in 0..<20 { load.round() }
+        // Somebody who watches holds a copy of what was counted.
+        let held = load.router.currentFigures
         let (delivered, allocations) = (load.delivered, allocation_count())
         for _ in 0..<100 { load.round() }
         #expect(allocation_count() - allocations == 0)
+        #expect(held.latency.totalCount == 20 * clients * depth)
         #expect(load.delivered - delivered == 100 * clients * depth * 17, "the load did not run")
+        let counted = load.router.currentFigures.latency.totalCount
+        #expect(counted == 120 * clients * depth, "every reply is counted all the same")
     }
 
     @Test("A plain command costs no reference count", .enabled(if: isOptimised))

@@ -13,8 +13,8 @@ struct DemoCommand: ParsableCommand {
         discussion: """
             Starts a redis-server on a free port, TLS only, with a throwaway CA, the user default \
             switched off and three users: app (everything), producer (only SET) and consumer \
-            (only GET). Runs the proxy with one loopback port for each of them, prints commands \
-            to paste into another terminal, and changes all passwords while you use them.
+            (only GET). Runs the proxy with one loopback port for each of them and a status page \
+            for the browser, prints commands to paste into another terminal, and changes all passwords while you use them.
 
             Everything lives in a directory of its own and is removed at the end (Ctrl-C). Should \
             the demo be killed with SIGKILL, the kernel ends the server, and the directory \
@@ -26,9 +26,13 @@ struct DemoCommand: ParsableCommand {
             \(Exit.table)
             """)
 
+    /// How far the status page's port is from the first.
+    private static let adminOffset: UInt16 = 79
+
     @Option(
         help: ArgumentHelp(
-            "The port for app; producer and consumer get the next two. A free port is taken in"
+            "The port for app; producer and consumer get the next two, and the status page the"
+                + " one 79 higher. A free port is taken in"
                 + " place of one that is in use.", valueName: "port"))
     var port: UInt16 = 7001
 
@@ -41,8 +45,9 @@ struct DemoCommand: ParsableCommand {
     var runFor: DurationArgument?
 
     func validate() throws {
-        guard port > 0, port <= .max - 2 else {
-            throw ValidationError("--port: wanted 1 to \(UInt16.max - 2), got \(port).")
+        guard port > 0, port <= .max - Self.adminOffset else {
+            throw ValidationError(
+                "--port: wanted 1 to \(UInt16.max - Self.adminOffset), got \(port).")
         }
         guard rotateEvery.duration >= .milliseconds(200) else {
             throw ValidationError("--rotate-every: wanted at least 200ms, got \(rotateEvery).")
@@ -69,9 +74,10 @@ struct DemoCommand: ParsableCommand {
 
         let rotation = DemoRotation(every: rotateEvery.duration, runFor: runFor?.duration)
         defer { rotation.stop() }
-        let logger = Log.make("redis-auth-proxy", level: .notice, format: .text)
+        let recent = RecentRecords()
+        let logger = Log.make("redis-auth-proxy", level: .notice, format: .text, recent: recent)
         var failure: (any Error)?
-        try start(settings(for: server), logger: logger) { addresses in
+        try start(settings(for: server), recent: recent, logger: logger) { addresses in
             explain(server, ports: addresses.map { $0.first?.port ?? 0 })
             do { try rotation.start(server) } catch { failure = error }
         }
@@ -111,6 +117,8 @@ struct DemoCommand: ParsableCommand {
             listener.identities = [rule]
             settings.listeners.append(listener)
         }
+        settings.admin.address = .tcp(
+            address: "127.0.0.1", port: bindableLoopbackPort(port + Self.adminOffset) ?? 0)
         return settings
     }
 

@@ -44,6 +44,15 @@ struct Doctor {
         return sections
     }
 
+    /// Looks at nothing but the way to a login, for every user.
+    func runLogins() -> [DoctorSection] {
+        settings.users.indices.map { index in
+            section("user", settings.users[index].name) { say in
+                _ = logIn(UserIndex(index), say)
+            }
+        }
+    }
+
     private func section(
         _ kind: String, _ name: String, _ body: ((DoctorStep) -> Void) -> Void
     ) -> DoctorSection {
@@ -112,6 +121,15 @@ struct Doctor {
     // MARK: Users
 
     private func check(_ index: UserIndex, _ say: (DoctorStep) -> Void) {
+        guard let session = logIn(index, say) else { return }
+        let user = settings.user(index)
+        say(identity(user, session))
+        say(server(session))
+        say(access(user, settings.upstream(of: index), session))
+    }
+
+    /// nil: what came to an end has been said.
+    private func logIn(_ index: UserIndex, _ say: (DoctorStep) -> Void) -> Session? {
         let user = settings.user(index)
         let upstream = settings.upstream(of: index)
         say(configuration(of: index))
@@ -121,15 +139,12 @@ struct Doctor {
             let addresses = try dns(upstream, say)
             let descriptor = try tcp(upstream, addresses, say)
             let connection = try tls(upstream, descriptor, say)
-            guard let credential else { return }
+            guard let credential else { return nil }
             let hello = try login(user, upstream, credential, connection, say)
-            let session = Session(
+            return Session(
                 connection: connection, hello: hello, timeout: settings.loginTimeout)
-            say(identity(user, session))
-            say(server(session))
-            say(access(user, upstream, session))
         } catch {
-            // What came to an end has been said.
+            return nil
         }
     }
 

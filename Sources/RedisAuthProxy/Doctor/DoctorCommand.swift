@@ -4,14 +4,12 @@ import Configuration
 import Credentials
 import Glibc
 import Identity
+import Logging
 import Telemetry
 import Transport
 
 /// `doctor`: whether each user can be logged in, step by step.
 struct DoctorCommand: ParsableCommand {
-    /// How long AWS may take to answer for every user that needs it.
-    static let awsPatience: Duration = .seconds(20)
-
     enum Format: String, ExpressibleByArgument, CaseIterable {
         case text
         case json
@@ -68,20 +66,7 @@ struct DoctorCommand: ParsableCommand {
         // What the store has to say is said here, in the steps.
         let logger = Log.make("doctor", level: .critical, format: settings.log.format)
         let environment = PasswordEnvironment.take(settings.passwordVariables)
-        let store: CredentialStore
-        do throws(AWSFailure) {
-            store = try credentialStore(settings.credentialUsers, environment, logger: logger)
-        } catch {
-            complain(error.reason)
-            throw Exit.configuration.code
-        }
-        do {
-            try store.start()
-            store.waitForAWS(atMost: Self.awsPatience)
-        } catch {
-            complain("\(error.reason)")
-            throw Exit.system.code
-        }
+        let store = try startedStore(settings, environment, logger: logger)
         defer { store.stop() }
 
         report.sections = [Self.section(of: loaded.warnings)]
@@ -124,4 +109,28 @@ struct DoctorCommand: ParsableCommand {
         }
         return section
     }
+}
+
+/// A store whose credentials have been read. AWS may take 20 seconds to answer for every user that
+/// needs it; who has no credential then has a failure that says so.
+///
+/// - Throws: the exit code, once why has been said.
+func startedStore(
+    _ settings: Settings, _ environment: PasswordEnvironment, logger: Logger
+) throws -> CredentialStore {
+    let store: CredentialStore
+    do throws(AWSFailure) {
+        store = try credentialStore(settings.credentialUsers, environment, logger: logger)
+    } catch {
+        complain(error.reason)
+        throw Exit.configuration.code
+    }
+    do {
+        try store.start()
+        store.waitForAWS(atMost: .seconds(20))
+    } catch {
+        complain("\(error.reason)")
+        throw Exit.system.code
+    }
+    return store
 }
