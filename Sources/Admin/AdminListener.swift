@@ -30,6 +30,8 @@ package struct AdminFailure: Error, CustomStringConvertible {
 package final class AdminListener: Sendable {
     /// Pause before it listens again where that has failed.
     private static let pause = Duration.seconds(1)
+    /// The same while a process that has handed over may not have let go of the address yet.
+    private static let shortPause = Duration.milliseconds(20)
 
     private let endpoint: Endpoint
     private let handler: AdminHandler
@@ -46,10 +48,12 @@ package final class AdminListener: Sendable {
 
     /// Listens, and answers from now on. Blocks until it listens. Once.
     ///
+    /// - Parameter patience: how long the address may be another's still.
     /// - Returns: where, with the port that was given when 0 was asked.
-    package func start() throws(AdminFailure) -> Endpoint {
+    package func start(within patience: Duration = .zero) throws(AdminFailure) -> Endpoint {
         let began = Began()
-        task.withLock { $0 = Task { await serve(began) } }
+        let deadline = ContinuousClock.now + patience
+        task.withLock { $0 = Task { await serve(began, deadline) } }
         switch began.wait() {
         case .success(let endpoint): return endpoint
         case .failure(let failure): throw failure
@@ -67,11 +71,15 @@ package final class AdminListener: Sendable {
         if case .unix(let path) = endpoint { unlink(path) }
     }
 
-    private func serve(_ began: Began) async {
+    private func serve(_ began: Began, _ deadline: ContinuousClock.Instant) async {
         while !Task.isCancelled {
             do {
                 try await listen(began)
             } catch {
+                if !began.isOver && ContinuousClock.now < deadline {
+                    try? await Task.sleep(for: Self.shortPause)
+                    continue
+                }
                 guard began.isOver else {
                     let reason = (error as? ListenError)?.description
                     began.end(

@@ -27,6 +27,9 @@ package struct Settings: Sendable, Equatable {
     package var loginTimeout: Duration = .seconds(5)
     package var upstreamWait: Duration = .seconds(5)
     package var drainTimeout: Duration = .seconds(10)
+    /// The path of a Unix socket; nil: nobody can take over.
+    package var handoverSocket: String?
+    package var handoverDrainTimeout: Duration = .seconds(600)
     package var replyWindow = ByteCount(1 << 20)
     package var replyBuffer = ByteCount(1 << 19)
     package var slowReaderTimeout: Duration = .seconds(5)

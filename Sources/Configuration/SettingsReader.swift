@@ -31,6 +31,14 @@ struct SettingsReader {
         if let upstreams = parts["upstreams"] { readUpstreams(upstreams) }
         if let users = parts["users"] { readUsers(users) }
         if let listeners = parts["listeners"] { readListeners(listeners) }
+        if let path = settings.handoverSocket,
+            settings.listeners.contains(where: { $0.address == .unix(path: path) })
+        {
+            error(
+                root.position(ofKey: "handover_socket"),
+                "handover_socket: wanted a path of its own, got \(quoted(path)), which is a"
+                    + " listener's: change one of them")
+        }
         warnAboutUnused(parts)
     }
 

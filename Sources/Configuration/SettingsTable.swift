@@ -69,6 +69,23 @@ extension Settings: Section {
                 isOverridable: true,
                 "How long replies that are owed may take after SIGTERM or SIGINT before the rest is"
                     + " cut off."),
+            .scalar(
+                "handover_socket", "the path of a Unix socket", nil,
+                "Where a new process asks this one for its listening sockets, so that no client finds"
+                    + " nobody there; and where this one asks when it starts. Not where a service"
+                    + " manager passes the sockets. Without it: a new process can listen when this"
+                    + " one has ended."
+            ) { (word, root) throws(Unwanted) in
+                if word.hasPrefix("unix:") { throw Unwanted(advice: "write the path alone") }
+                guard case .unix(let path) = try ListenerAddress(setting: "unix:\(plainText(word))")
+                else { throw Unwanted() }
+                root.handoverSocket = path
+            },
+            .duration(
+                "handover_drain_timeout", \.handoverDrainTimeout,
+                .milliseconds(0)...(.seconds(604_800)),
+                "How long the clients that are connected are served by a process that has handed over,"
+                    + " before it drains."),
             .size(
                 "reply_window", \.replyWindow, ByteCount(1 << 16)...ByteCount(1 << 30),
                 "Bytes of replies that one session's commands in flight may be expected to bring;"

@@ -32,6 +32,24 @@ extension Router {
         return number
     }
 
+    /// Other pauses between attempts to connect, from the next failure on.
+    package func changePauses(ofRoute route: Int, from minimum: Duration, to maximum: Duration) {
+        routes[route].backoffMinimum = minimum
+        routes[route].backoffMaximum = maximum
+    }
+
+    /// Other bounds from now on, also for the sessions that are there. What buffers and places were
+    /// made by stays as it is.
+    package func follow(_ next: Limits) {
+        let old = limits
+        limits = next
+        limits.receiveBuffer = old.receiveBuffer
+        limits.replyChunk = old.replyChunk
+        limits.connectionsPerPool = old.connectionsPerPool
+        // There may be room for those who wait for a connection of their own.
+        settle()
+    }
+
     /// Appends a user that routes can name; its credential is not fetched yet.
     package func addUser() -> UserIndex {
         credentials.append(nil)

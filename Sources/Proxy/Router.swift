@@ -61,10 +61,10 @@ package struct Route: Sendable {
     package let acceptsAnyLogin: Bool
 
     /// Pause before the second attempt to connect; doubles with each failure.
-    package let backoffMinimum: Duration
+    package internal(set) var backoffMinimum: Duration
     /// The pause does not grow beyond this. Each pause is shortened by up to half, at random, so
     /// that many proxies do not return at the same moment.
-    package let backoffMaximum: Duration
+    package internal(set) var backoffMaximum: Duration
 
     package init(
         user: UserIndex,
@@ -95,7 +95,7 @@ extension Route {
 
 /// See the head of this file. Used on one thread.
 package final class Router {
-    let limits: Limits
+    var limits: Limits
     /// By number. Grows (`addRoute`), and what is in it stays.
     var routes: [Route] = []
     /// By route: no session is opened for it any more.

@@ -17,6 +17,7 @@ import Glibc
 import Identity
 import Logging
 import Server
+import Telemetry
 import Transport
 
 /// Reloads on behalf of a running proxy. Used on the main thread.
@@ -27,7 +28,12 @@ final class Reload {
     private let credentials: LiveCredentials
     private let clusters: ClusterCheck
     private let logger: Logger
-    private var settings: Settings
+    private let logPolicy: LogPolicy
+    /// Those in use.
+    private(set) var settings: Settings
+    /// Of the reload that is under way.
+    private var problems: [String] = []
+    private var warnings: [String] = []
 
     /// - Parameters:
     ///   - settings: those in use.
@@ -35,7 +41,7 @@ final class Reload {
     init(
         of settings: Settings, load: @escaping () throws(InvalidConfiguration) -> LoadedSettings,
         environment: PasswordEnvironment, server: Server, credentials: LiveCredentials,
-        clusters: ClusterCheck, logger: Logger
+        clusters: ClusterCheck, logger: Logger, logPolicy: LogPolicy
     ) {
         self.settings = settings
         self.load = load
@@ -44,34 +50,42 @@ final class Reload {
         self.credentials = credentials
         self.clusters = clusters
         self.logger = logger
+        self.logPolicy = logPolicy
+    }
+
+    /// What became of a reload, for whoever asked for it; the log has the same.
+    enum Outcome: Sendable, Equatable {
+        /// The new configuration is in use; what was warned of, in whole sentences.
+        case reloaded(warnings: [String])
+        /// Nothing has changed; the last problem says in general what was wrong.
+        case refused(problems: [String])
     }
 
     /// Reads the configuration again and goes over to it, or says why not.
-    func run() {
-        logger.info("SIGHUP: reading the configuration again")
+    ///
+    /// - Parameter reason: who or what asks for it, for the log.
+    @discardableResult
+    func run(because reason: String = "SIGHUP") -> Outcome {
+        problems = []
+        warnings = []
+        logger.info("\(reason): reading the configuration again")
         let loaded: LoadedSettings
         do throws(InvalidConfiguration) {
             loaded = try load()
         } catch {
-            for problem in error.diagnostics {
-                let level: Logger.Level = problem.severity == .error ? .error : .warning
-                logger.log(
-                    level: level, "\(problem.message)", metadata: ["at": "\(problem.position)"])
-            }
-            refuse("the configuration is not valid")
-            return
+            for problem in error.diagnostics { report(problem) }
+            return refuse("the configuration is not valid")
         }
-        for warning in loaded.warnings {
-            logger.warning("\(warning.message)", metadata: ["at": "\(warning.position)"])
-        }
-        let next = loaded.settings
+        for warning in loaded.warnings { report(warning) }
+        let next = loaded.settings.keepingFixed(of: settings)
         let missing = next.passwordVariables.filter { environment.secret(named: $0) == nil }
         for variable in missing {
-            logger.error(
-                """
+            let problem = """
                 password_env: wanted a variable that was set when the process started, got \
                 \(variable), which was not: use password_file, or start the proxy again
-                """)
+                """
+            logger.error("\(problem)")
+            problems.append(problem)
         }
         guard missing.isEmpty else { return refuse("a password is missing") }
         do {
@@ -87,25 +101,45 @@ final class Reload {
                 server.abandon(succession)
                 throw error
             }
-            tell(next, succession)
+            tell(loaded.settings, succession)
+            logPolicy.format = next.log.format
+            logPolicy.level = min(settings.log.level, next.log.level)
+            logger.info("reloaded", metadata: ["sessions": "\(server.sessionCount)"])
+            logPolicy.level = next.log.level
             settings = next
+            return .reloaded(warnings: warnings)
         } catch let error as AWSFailure {
-            refuse(error.reason)
+            return refuse(error.reason)
         } catch let error as CredentialStore.StartFailure {
-            refuse(error.reason)
+            return refuse(error.reason)
         } catch {
-            refuse("\(error)")
+            return refuse("\(error)")
         }
     }
 
-    private func refuse(_ reason: String) {
+    private func refuse(_ reason: String) -> Outcome {
         logger.error("reload refused, nothing has changed: \(reason)")
+        problems.append(reason)
+        return .refused(problems: problems)
+    }
+
+    private func report(_ diagnostic: Diagnostic) {
+        let isError = diagnostic.severity == .error
+        logger.log(
+            level: isError ? .error : .warning, "\(diagnostic.message)",
+            metadata: ["at": "\(diagnostic.position)"])
+        if isError {
+            problems.append("\(diagnostic)")
+        } else {
+            warnings.append("\(diagnostic)")
+        }
     }
 
     private func tell(_ next: Settings, _ succession: Succession) {
         for name in settings.fixed(against: next) {
-            logger.warning(
-                "\(name) has changed, and stays as it is until the proxy is started again")
+            let warning = "\(name) has changed, and stays as it is until the proxy is started again"
+            logger.warning("\(warning)")
+            warnings.append(warning)
         }
         for endpoint in succession.closed { logger.info("no longer listening on \(endpoint)") }
         var opened = succession.opened
@@ -124,11 +158,19 @@ final class Reload {
                 logger.info("changed: \(next.summary(of: listener))")
             }
         }
-        logger.info("reloaded", metadata: ["sessions": "\(server.sessionCount)"])
     }
 }
 
 extension Settings {
+    /// These settings with the values of `old` where they cannot change while the process runs.
+    fileprivate func keepingFixed(of old: Settings) -> Settings {
+        var result = self
+        result.threads = old.threads
+        result.connectionsPerWorker = old.connectionsPerWorker
+        result.handoverSocket = old.handoverSocket
+        return result
+    }
+
     /// Names of the settings that differ in `other` and cannot change while the process runs.
     fileprivate func fixed(against other: Settings) -> [String] {
         var names: [String] = []
@@ -137,26 +179,8 @@ extension Settings {
         }
         compare("threads", threads == other.threads)
         compare("connections_per_worker", connectionsPerWorker == other.connectionsPerWorker)
-        compare("gather", gather == other.gather)
-        compare("max_pinned", maxPinned == other.maxPinned)
-        compare("login_deadline", loginDeadline == other.loginDeadline)
-        compare("login_timeout", loginTimeout == other.loginTimeout)
-        compare("upstream_wait", upstreamWait == other.upstreamWait)
-        compare("drain_timeout", drainTimeout == other.drainTimeout)
-        compare("reply_window", replyWindow == other.replyWindow)
-        compare("reply_buffer", replyBuffer == other.replyBuffer)
-        compare("slow_reader_timeout", slowReaderTimeout == other.slowReaderTimeout)
-        compare("log", log == other.log)
+        compare("handover_socket", handoverSocket == other.handoverSocket)
         compare("admin", admin == other.admin)
-        for listener in other.listeners {
-            guard let old = listeners.first(where: { $0.address == listener.address }) else {
-                continue
-            }
-            let isSame =
-                (old.socketMode, old.socketOwner, old.socketGroup)
-                == (listener.socketMode, listener.socketOwner, listener.socketGroup)
-            compare("socket_mode, socket_owner or socket_group of \(listener.address)", isSame)
-        }
         return names
     }
 }

@@ -34,6 +34,10 @@ struct RunCommand: ParsableCommand {
             and goes over to it if it is valid. SIGTERM and SIGINT drain: no new \
             clients, replies that are owed are delivered for at most --drain-timeout, then exit 0.
 
+            If the configuration has a handover_socket and a process runs, this one takes over its \
+            listeners when it is ready, and that one serves its clients until they leave. Sockets that \
+            a service manager passes (LISTEN_FDS) are taken by the listeners of their addresses.
+
             With --connection-test nothing is listened on: every user is logged in once, as the \
             proxy would, and what came of it is printed. Exits with 0 if all could be, else with 69.
 
@@ -69,14 +73,20 @@ struct RunCommand: ParsableCommand {
         // An interrupt must still end a test.
         try prepareProcess(blocking: connectionTest ? [] : [SIGTERM, SIGINT, SIGHUP])
         let settings = loaded.settings
+        let logPolicy = LogPolicy(level: settings.log.level, format: settings.log.format)
         let recent = RecentRecords()
-        let logger = Log.make(
-            "redis-auth-proxy", level: settings.log.level, format: settings.log.format,
-            recent: recent)
+        let logger = Log.make("redis-auth-proxy", logPolicy, recent: recent)
         for warning in loaded.warnings {
             logger.warning("\(warning.message)", metadata: ["at": "\(warning.position)"])
         }
-        // Before any thread: see PasswordEnvironment.
+        // Before any thread: see PasswordEnvironment and ServiceManager.
+        let manager: ServiceManager
+        do throws(InheritanceError) {
+            manager = try ServiceManager.take()
+        } catch {
+            complain(error)
+            throw Exit.unavailable.code
+        }
         let environment = PasswordEnvironment.take(settings.passwordVariables)
         let missing = settings.passwordVariables.filter { environment.secret(named: $0) == nil }
         for variable in missing {
@@ -91,7 +101,8 @@ struct RunCommand: ParsableCommand {
             () throws(InvalidConfiguration) in try options.load(checksFiles: false)
         }
         try start(
-            settings, load: load, environment: environment, recent: recent, logger: logger
+            settings, load: load, environment: environment, recent: recent, logger: logger,
+            logPolicy: logPolicy, manager: manager
         ) { addresses in
             for (listener, bound) in zip(settings.listeners, addresses) {
                 var listener = listener
@@ -163,12 +174,16 @@ func prepareProcess(blocking signals: [Int32] = [SIGTERM, SIGINT]) throws {
 ///   - load: reads the settings again, for SIGHUP; nil leaves that signal alone.
 ///   - environment: the passwords of users with password_env.
 ///   - recent: what the logger keeps of its warnings and errors.
+///   - logPolicy: that of `logger`, for SIGHUP.
+///   - manager: what the service manager said.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 func start(
     _ settings: Settings,
     load: (() throws(InvalidConfiguration) -> LoadedSettings)? = nil,
     environment: PasswordEnvironment = PasswordEnvironment(),
-    recent: RecentRecords, logger: Logger, whenReady: ([[SocketAddress]]) -> Void
+    recent: RecentRecords, logger: Logger,
+    logPolicy: LogPolicy = LogPolicy(level: .info, format: .text),
+    manager: ServiceManager = ServiceManager(), whenReady: ([[SocketAddress]]) -> Void
 ) throws {
     let credentials = LiveCredentials { users throws(AWSFailure) in
         try credentialStore(users, environment, logger: logger)
@@ -184,7 +199,8 @@ func start(
         clusters.follow(settings, numbered: users.map(\.index))
         _ = try serve(
             settings, load: load, environment: environment, credentials: credentials,
-            clusters: clusters, recent: recent, logger: logger, whenReady: whenReady)
+            clusters: clusters, recent: recent, logger: logger, logPolicy: logPolicy,
+            manager: manager, whenReady: whenReady)
     } catch let error as AWSFailure {
         logger.critical("\(error.reason)")
         throw Exit.configuration.code
@@ -194,6 +210,15 @@ func start(
     } catch let error as SystemError {
         logger.critical("\(error)")
         throw Exit.system.code
+    } catch let error as InheritanceError {
+        logger.critical("\(error)")
+        throw Exit.unavailable.code
+    } catch let error as HandoverError {
+        logger.critical("\(error)")
+        throw Exit.unavailable.code
+    } catch let error as ListenError {
+        logger.critical("\(error)")
+        throw Exit.unavailable.code
     } catch let error as ServerError {
         logger.critical("\(error)")
         switch error {

@@ -22,10 +22,12 @@ import Transport
 ///   - credentials: in use already, so that every user has a first snapshot.
 ///   - clusters: told of logins and reloads.
 ///   - recent: what the logger keeps of its warnings and errors, for the status page.
+///   - logPolicy: that of `logger`, for SIGHUP.
+///   - manager: what the service manager said.
 ///   - whenReady: called once all listeners are bound, with what each is bound to.
 /// - Returns: how many sessions had to be ended because `drain_timeout` passed.
-/// - Throws: `ServerError`, `TLSContextError`, `AdminFailure`, or `SystemError` if there is no descriptor for
-///   signals.
+/// - Throws: `ServerError`, `TLSContextError`, `AdminFailure`, what `Inheritance` throws, or
+///   `SystemError` if there is no descriptor for signals.
 func serve(
     _ settings: Settings,
     load: (() throws(InvalidConfiguration) -> LoadedSettings)?,
@@ -34,24 +36,44 @@ func serve(
     clusters: ClusterCheck,
     recent: RecentRecords,
     logger: Logger,
+    logPolicy: LogPolicy,
+    manager: ServiceManager,
     whenReady: ([[SocketAddress]]) -> Void
 ) throws -> Int {
     let configuration = try ServerConfiguration(settings)
+    let inheritance = try Inheritance(
+        settings, manager: manager, credentials: credentials, logger: logger)
     let server = try Server(
         configuration,
         credentials: settings.users.indices.map { credentials.snapshot(of: UserIndex($0)) },
         logger: logger,
         readPassword: readPassword,
         refresh: { credentials.requestRefresh(of: $0) },
-        metCluster: { clusters.ask(as: $0) }
+        metCluster: { clusters.ask(as: $0) },
+        inheriting: inheritance.sockets,
+        isPaused: true
     )
     credentials.subscribe { user, snapshot in server.publish(snapshot, for: user) }
-    let admin: AdminListener?
-    do throws(AdminFailure) {
-        admin = try startAdmin(settings.admin, of: server, recent, logger)
+    do {
+        try inheritance.settle(with: server, logger: logger)
     } catch {
         server.stop()
         throw error
+    }
+    server.open()
+    let admin: AdminListener?
+    do throws(AdminFailure) {
+        admin = try startAdmin(
+            settings.admin, of: server, recent, logger,
+            within: inheritance.taker == nil ? .zero : adminPatience)
+    } catch {
+        guard inheritance.taker != nil else {
+            server.stop()
+            throw error
+        }
+        // There is no other process any more that could go on in its place.
+        logger.error("going on without the admin listener: \(error)")
+        admin = nil
     }
     defer { admin?.stop() }
     whenReady(server.addresses)
@@ -59,15 +81,28 @@ func serve(
     let reload = load.map {
         Reload(
             of: settings, load: $0, environment: environment, server: server,
-            credentials: credentials, clusters: clusters, logger: logger)
+            credentials: credentials, clusters: clusters, logger: logger, logPolicy: logPolicy)
     }
-    let shutdown = try Shutdown(
-        of: server, within: settings.drainTimeout, onHangup: reload.map { $0.run }, logger: logger)
-    let ended = try shutdown.wait()
+    let notices = ServiceNotices(to: manager, summary: settings.summary, logger: logger)
+    let control = try ControlLoop(
+        of: server,
+        patience: {
+            let current = reload?.settings ?? settings
+            return ControlLoop.Patience(
+                drain: current.drainTimeout.wholeNanoseconds,
+                handover: current.handoverDrainTimeout.wholeNanoseconds)
+        },
+        reload: reload, notices: notices, handoverSocket: inheritance.handoverSocket,
+        logger: logger)
+    notices.isReady()
+    let ended = try control.run()
     if ended > 0 {
         logger.warning(
             "sessions were ended with replies still owed",
-            metadata: ["sessions": "\(ended)", "drain_timeout": "\(settings.drainTimeout)"]
+            metadata: [
+                "sessions": "\(ended)",
+                "drain_timeout": "\((reload?.settings ?? settings).drainTimeout)",
+            ]
         )
     }
     clusters.stop()
@@ -76,14 +111,18 @@ func serve(
     return ended
 }
 
+/// How long a process that has handed over may take to let go of the admin listener's address.
+private let adminPatience = Duration.seconds(5)
+
 /// The status page and its like, if they are wanted.
 private func startAdmin(
-    _ settings: AdminSettings, of server: Server, _ recent: RecentRecords, _ logger: Logger
+    _ settings: AdminSettings, of server: Server, _ recent: RecentRecords, _ logger: Logger,
+    within patience: Duration
 ) throws(AdminFailure) -> AdminListener? {
     guard let address = settings.address else { return nil }
     let observer = Observer(records: recent, version: ProxyCommand.version) { server.report() }
     let admin = AdminListener(address.endpoint, observer: observer, logger: logger)
-    let endpoint = try admin.start()
+    let endpoint = try admin.start(within: patience)
     let place = if case .tcp = endpoint { "http://\(endpoint)/" } else { "\(endpoint)" }
     logger.notice("status page, metrics and probes on \(place)")
     return admin
@@ -223,7 +262,24 @@ private func number(
     }
 }
 
+extension Settings {
+    /// What is served, for the service manager's status line.
+    fileprivate var summary: String {
+        func count(_ number: Int, _ noun: String) -> String {
+            "\(number) \(noun)\(number == 1 ? "" : "s")"
+        }
+        return "serving on \(count(listeners.count, "listener")),"
+            + " as \(count(users.count, "user")) of \(count(upstreams.count, "upstream"))"
+    }
+}
+
 extension Duration {
+    /// Settings have no negative ones, and none that is longer than a week.
+    fileprivate var wholeNanoseconds: UInt64 {
+        UInt64(clamping: components.seconds) * 1_000_000_000
+            + UInt64(clamping: components.attoseconds / 1_000_000_000)
+    }
+
     /// At least 1, since the system takes 0 for an error.
     fileprivate var wholeSeconds: Int32 { Int32(clamping: max(1, components.seconds)) }
 }

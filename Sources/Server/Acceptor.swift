@@ -18,8 +18,13 @@ import Transport
 
 /// What other threads tell the acceptor.
 enum AcceptorMessage: Sendable {
+    /// Closes the listeners.
     case stop
     case follow(Succession)
+    /// Leaves clients in the kernel's queue for a while.
+    case pause
+    case open
+    case pulse(Pulse)
 }
 
 /// A client that was let in, on its way to a worker, whom its descriptor belongs to from then on.
@@ -63,6 +68,8 @@ final class Acceptor {
     private let loop: EventLoop
     private var doors: [UnsafeMutablePointer<Door>] = []
     private let timer: UnsafeMutablePointer<TimerWatcher>
+    /// Clients are left in the kernel's queue, until it is said otherwise.
+    private var isPaused: Bool
     private var lines = RepeatedLines()
     /// Clients that were told why they are not let in, the first first.
     private var leaving: [(descriptor: Int32, due: UInt64)] = []
@@ -76,8 +83,10 @@ final class Acceptor {
         configuration: ServerConfiguration,
         identification: Identification,
         counts: SessionCounts,
+        isPaused: Bool,
         logger: Logger
     ) throws(SystemError) {
+        self.isPaused = isPaused
         self.mailbox = mailbox
         self.workers = workers
         self.maximumSessions = maximumSessions
@@ -117,10 +126,7 @@ final class Acceptor {
     func run() {
         mailbox.attach(to: loop) { [unowned self] messages in
             for message in messages {
-                switch message {
-                case .stop: loop.stop()
-                case .follow(let succession): follow(succession)
-                }
+                receive(message)
             }
         }
         timer.pointee.prepare(
@@ -148,7 +154,26 @@ final class Acceptor {
             door.pointee.watcher.stop()
             door.pointee.socket.close()
         }
-        mailbox.close()
+        for message in mailbox.close() {
+            if case .pulse(let pulse) = message { pulse.answer() }
+        }
+    }
+
+    private func receive(_ message: AcceptorMessage) {
+        switch message {
+        case .stop:
+            loop.stop()
+        case .follow(let succession):
+            follow(succession)
+        case .pause:
+            isPaused = true
+            for door in doors { door.pointee.watcher.stop() }
+        case .open:
+            isPaused = false
+            open()
+        case .pulse(let pulse):
+            pulse.answer()
+        }
     }
 
     private func prepare(_ door: UnsafeMutablePointer<Door>) {
@@ -181,13 +206,14 @@ final class Acceptor {
         for (socket, listener) in succession.sockets {
             let door = add(socket, listener)
             prepare(door)
-            if !timer.pointee.isActive { door.pointee.watcher.start(.read) }
+            if !timer.pointee.isActive && !isPaused { door.pointee.watcher.start(.read) }
         }
         for worker in workers { worker.mailbox.post(.follow(succession)) }
         succession.isInForce.set()
     }
 
     private func open() {
+        if isPaused { return }
         for door in doors { door.pointee.watcher.start(.read) }
     }
 

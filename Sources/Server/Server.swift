@@ -38,6 +38,8 @@ package final class Server: Sendable {
     /// What is in use, and changes with `follow`.
     private struct Current {
         var configuration: ServerConfiguration
+        /// Those that listen, with the number of their listener.
+        var sockets: [(ListeningSocket, listener: Int)]
         var counts: SessionCounts
         /// nil: no rule has had a login.
         var verifier: LoginVerifier?
@@ -52,6 +54,7 @@ package final class Server: Sendable {
     private let isDraining = Atomic(false)
     private let logger: Logger
     private let readPassword: PasswordReader
+    private let inherited: InheritedSockets?
 
     /// Binds all listeners, then starts the threads.
     ///
@@ -62,6 +65,8 @@ package final class Server: Sendable {
     ///     worker threads, must not block.
     ///   - metCluster: told as whom each connection to a server of a cluster has logged in; called on
     ///     worker threads, must not block.
+    ///   - inherited: sockets that are bound already, for listeners to take; also later ones.
+    ///   - isPaused: clients are left in the kernel's queue until `open`.
     /// - Throws: `ServerError`; nothing is left behind then.
     package init(
         _ configuration: ServerConfiguration,
@@ -69,9 +74,12 @@ package final class Server: Sendable {
         logger: Logger,
         readPassword: @escaping PasswordReader,
         refresh: @escaping @Sendable (UserIndex) -> Void,
-        metCluster: @escaping @Sendable (UserIndex) -> Void = { _ in }
+        metCluster: @escaping @Sendable (UserIndex) -> Void = { _ in },
+        inheriting inherited: InheritedSockets? = nil,
+        isPaused: Bool = false
     ) throws(ServerError) {
-        let bound = try Self.bind(configuration.listeners.indices, of: configuration)
+        let bound = try Self.bind(
+            configuration.listeners.indices, of: configuration, inheriting: inherited)
         let sockets = bound.flatMap(\.sockets)
         addresses = bound.map(\.addresses)
         let verifier: LoginVerifier?
@@ -85,12 +93,13 @@ package final class Server: Sendable {
         }
         self.logger = logger
         self.readPassword = readPassword
+        self.inherited = inherited
         let counts = SessionCounts(configuration)
         let maximumSessions = Self.maximumSessions(configuration)
         current = Mutex(
             Current(
-                configuration: configuration, counts: counts, verifier: verifier,
-                maximumSessions: maximumSessions, addresses: addresses))
+                configuration: configuration, sockets: sockets, counts: counts,
+                verifier: verifier, maximumSessions: maximumSessions, addresses: addresses))
         archive = ReportArchive(workers: configuration.threads)
         self.credentials = Mutex(
             credentials.map { CredentialReport($0, after: nil, at: monotonicNanoseconds()) })
@@ -120,6 +129,7 @@ package final class Server: Sendable {
                     maximumSessions,
                     configuration,
                     counts,
+                    isPaused,
                     logger
                 )
             )
@@ -139,14 +149,15 @@ package final class Server: Sendable {
 
     /// Binds these listeners, or none of them.
     private static func bind(
-        _ indices: some Sequence<Int>, of configuration: ServerConfiguration
+        _ indices: some Sequence<Int>, of configuration: ServerConfiguration,
+        inheriting inherited: InheritedSockets?
     ) throws(ServerError) -> [Bound] {
         var all: [Bound] = []
         for index in indices {
             let listener = configuration.listeners[index]
             do throws(ListenError) {
                 let bound = try ListeningSocket.bind(
-                    to: listener.endpoint, options: listener.options)
+                    to: listener.endpoint, options: listener.options, inheriting: inherited)
                 all.append((bound.map { ($0, index) }, bound.map(\.address)))
             } catch {
                 for (socket, _) in all.flatMap(\.sockets) { socket.close() }
@@ -216,6 +227,7 @@ package final class Server: Sendable {
         _ maximumSessions: Int,
         _ configuration: ServerConfiguration,
         _ counts: SessionCounts,
+        _ isPaused: Bool,
         _ logger: Logger
     ) throws(SystemError) -> Thread {
         try Thread.start(name: "acceptor") {
@@ -228,6 +240,7 @@ package final class Server: Sendable {
                     configuration: configuration,
                     identification: Identification(configuration.listeners),
                     counts: counts,
+                    isPaused: isPaused,
                     logger: logger
                 )
                 acceptor.run()
@@ -314,7 +327,7 @@ package final class Server: Sendable {
             case (true, true), (false, false): break
             }
         }
-        let bound = try Self.bind(opening, of: configuration)
+        let bound = try Self.bind(opening, of: configuration, inheriting: inherited)
         let sockets = bound.flatMap(\.sockets)
         do throws(SystemError) {
             let identification = try Identification(configuration.listeners)
@@ -348,8 +361,11 @@ package final class Server: Sendable {
     /// Returns when the listeners that are gone are closed, so that what comes next can bind their
     /// addresses again; not later than in five seconds.
     package func follow(_ succession: Succession) {
-        current.withLock { current in
+        let (before, staying) = current.withLock { current in
+            let before = current.configuration.listeners
             current.configuration = succession.configuration
+            current.sockets.removeAll { !succession.configuration.isOpen(listener: $0.listener) }
+            defer { current.sockets += succession.sockets }
             current.counts = succession.counts
             current.verifier = succession.verifier
             current.maximumSessions = succession.maximumSessions
@@ -362,6 +378,11 @@ package final class Server: Sendable {
                     current.addresses[index] = []
                 }
             }
+            return (before, current.sockets)
+        }
+        for (socket, number) in staying {
+            let listener = succession.configuration.listeners[number]
+            if before[number].options != listener.options { setRights(of: socket, listener) }
         }
         succession.counts.apply(succession.configuration)
         succession.verifier?.follow(succession.configuration.routes)
@@ -376,6 +397,58 @@ package final class Server: Sendable {
         let isOurs = current.withLock { $0.verifier === succession.verifier }
         if !isOurs { succession.verifier?.stop() }
     }
+
+    /// As the settings say, of a Unix socket that was there before.
+    private func setRights(of socket: ListeningSocket, _ listener: Listener) {
+        do throws(ListenError) {
+            try socket.change(listener.options)
+        } catch {
+            logger.warning(
+                "a socket's file could not be given the mode, owner and group of the settings",
+                metadata: ["listener": "\(listener.endpoint)", "reason": "\(error.reason)"])
+        }
+    }
+
+    // MARK: Another process
+
+    /// Leaves clients in the kernel's queue until `open`.
+    package func pause() { acceptor.post(.pause) }
+
+    /// Accepts, after `pause` or an init that was told to wait. Sockets that were inherited get the
+    /// rights that the settings say.
+    package func open() {
+        let (sockets, listeners) = current.withLock { ($0.sockets, $0.configuration.listeners) }
+        for (socket, listener) in sockets where inherited != nil {
+            setRights(of: socket, listeners[listener])
+        }
+        acceptor.post(.open)
+    }
+
+    /// The sockets that clients come in through, which another process may accept from as well from
+    /// now on: the files of Unix sockets stay when this one ends.
+    package func share() -> [ListeningSocket] {
+        let sockets = current.withLock { $0.sockets.map(\.0) }
+        for socket in sockets { socket.share(true) }
+        return sockets
+    }
+
+    /// They are this process's alone again.
+    package func unshare() {
+        for (socket, _) in current.withLock({ $0.sockets }) { socket.share(false) }
+    }
+
+    /// Stops accepting; the sessions go on.
+    package func retire() { acceptor.post(.stop) }
+
+    /// Asks all loops whether they turn.
+    package func feelPulse() -> Pulse {
+        let pulse = Pulse(of: workers.count + 1)
+        for worker in workers where !worker.mailbox.post(.pulse(pulse)) { pulse.answer() }
+        if !acceptor.post(.pulse(pulse)) { pulse.answer() }
+        return pulse
+    }
+
+    // MARK: The end
 
     /// Stops accepting and lets the sessions finish what is owed to them; returns at once.
     package func drain() {

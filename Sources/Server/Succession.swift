@@ -24,11 +24,13 @@ package import Transport
 extension ServerConfiguration {
     /// This configuration followed by `next`, and for each user of `next` its number in the result.
     ///
-    /// Worker threads, the bounds of each worker and the deadline for logins stay as they are.
+    /// The number of worker threads stays as it is.
     package func succeeded(
         by next: ServerConfiguration
     ) -> (configuration: ServerConfiguration, users: [UserIndex]) {
         var result = self
+        result.limits = next.limits
+        result.gathers = next.gathers
         result.maximumSessions = next.maximumSessions
         result.maximumSessionsBeforeLogin = next.maximumSessionsBeforeLogin
 

@@ -28,6 +28,7 @@ enum WorkerMessage: Sendable {
     case resolved(UInt64, ResolveResult)
     case follow(Succession)
     case report(ReportRequest)
+    case pulse(Pulse)
     case drain
     /// Ends what is left.
     case stop
@@ -216,6 +217,7 @@ final class Worker {
             switch message {
             case .client(let arrival): turnAway(arrival)
             case .report(let request): request.answer(report(request))
+            case .pulse(let pulse): pulse.answer()
             default: break
             }
         }
@@ -240,6 +242,8 @@ final class Worker {
             follow(succession)
         case .report(let request):
             request.answer(report(request))
+        case .pulse(let pulse):
+            pulse.answer()
         case .drain:
             router.drain()
         case .stop:
@@ -329,7 +333,14 @@ final class Worker {
                 router.publish(snapshot, for: user)
             }
         }
+        router.follow(configuration.limits)
+        loop.holdTurnsApart(by: configuration.gathers ? gathering.length : 0)
         for (number, route) in configuration.routes.enumerated() {
+            if number < old.count {
+                let target = configuration.target(of: route)
+                router.changePauses(
+                    ofRoute: number, from: target.reconnectMinimum, to: target.reconnectMaximum)
+            }
             if number >= old.count {
                 router.addRoute(configuration.route(route))
             } else if route.isRetired != old[number].isRetired {
@@ -1033,9 +1044,13 @@ final class Worker {
 }
 
 extension ServerConfiguration {
+    fileprivate func target(of route: NumberedRule) -> UpstreamTarget {
+        targets[users[route.rule.user.rawValue].target]
+    }
+
     /// A rule as the router knows it.
     fileprivate func route(_ route: NumberedRule) -> Route {
-        let target = targets[users[route.rule.user.rawValue].target]
+        let target = target(of: route)
         return Route(
             user: route.rule.user,
             isDedicated: route.isDedicated,

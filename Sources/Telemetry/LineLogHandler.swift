@@ -29,23 +29,31 @@ package struct LineLogHandler: LogHandler {
 
     package var metadata: Logger.Metadata = [:]
     package var metadataProvider: Logger.MetadataProvider?
-    package var logLevel: Logger.Level
+    /// The policy's, unless this logger was given its own.
+    package var logLevel: Logger.Level {
+        get { ownLevel ?? policy.level }
+        set { ownLevel = newValue }
+    }
 
     private let label: String
-    private let format: LogFormat
+    private let policy: LogPolicy
+    private var ownLevel: Logger.Level?
     private let descriptor: Int32
     /// Where warnings and what is worse are kept besides.
     private let recent: RecentRecords?
 
     package init(
-        label: String, level: Logger.Level, format: LogFormat, descriptor: Int32,
-        recent: RecentRecords? = nil
+        label: String, policy: LogPolicy, descriptor: Int32, recent: RecentRecords? = nil
     ) {
         self.recent = recent
         self.label = label
-        self.logLevel = level
-        self.format = format
+        self.policy = policy
         self.descriptor = descriptor
+    }
+
+    package init(label: String, level: Logger.Level, format: LogFormat, descriptor: Int32) {
+        self.init(
+            label: label, policy: LogPolicy(level: level, format: format), descriptor: descriptor)
     }
 
     package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
@@ -100,7 +108,7 @@ package struct LineLogHandler: LogHandler {
     ) -> [UInt8] {
         var line = LineBuffer(limit: Self.lineLimit - 1)
         let sorted = fields.sorted { $0.key < $1.key }
-        switch format {
+        switch policy.format {
         case .text:
             line.appendTimestamp(seconds: seconds, nanoseconds: nanoseconds)
             line.append(" ")

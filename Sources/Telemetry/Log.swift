@@ -1,7 +1,8 @@
 // How every room gets its logger: as a value, handed down from the composition root.
 //
 // swift-log's own bootstrap is process-global, works once, and makes two tests in one process fight
-// over it; it is not used. A Logger made here carries its level and its format with it.
+// over it; it is not used. A Logger made here carries its level and its format with it, or a policy
+// that has them and may change.
 
 package import Logging
 
@@ -28,9 +29,18 @@ package enum Log {
         descriptor: Int32 = 2,
         recent: RecentRecords? = nil
     ) -> Logger {
+        make(
+            label, LogPolicy(level: level, format: format), descriptor: descriptor, recent: recent)
+    }
+
+    /// A logger whose level and format are those of `policy` at any moment.
+    package static func make(
+        _ label: String, _ policy: LogPolicy, descriptor: Int32 = 2,
+        recent: RecentRecords? = nil
+    ) -> Logger {
         Logger(label: label) { label in
             LineLogHandler(
-                label: label, level: level, format: format, descriptor: descriptor, recent: recent)
+                label: label, policy: policy, descriptor: descriptor, recent: recent)
         }
     }
 }

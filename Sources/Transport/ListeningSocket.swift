@@ -21,7 +21,7 @@ import Glibc
 import Synchronization
 
 /// How a listener is made.
-package struct ListenOptions: Sendable {
+package struct ListenOptions: Sendable, Equatable {
     /// Connections the kernel holds until they are accepted (listen(2)); it caps them at
     /// net.core.somaxconn.
     package var backlog: Int32
@@ -57,34 +57,56 @@ package struct ListenError: Error, Equatable, Sendable, CustomStringConvertible 
 
 /// A socket that accepts. Usable from any thread; accepting is `Socket.accept(descriptor)`.
 package final class ListeningSocket: Sendable {
-    private struct FileIdentity: Equatable {
-        var device: dev_t
-        var inode: ino_t
-    }
-
     /// Non-blocking and close-on-exec; valid until `close()`.
     package let descriptor: Int32
     /// Where it listens, with the port that was given when 0 was asked.
     package let address: SocketAddress
-    private let file: (path: String, identity: FileIdentity)?
+    /// A Unix socket's, if it is ours to remove.
+    package let file: SocketFile?
+    /// Whom the descriptor is given back to in place of being closed.
+    private let lender: InheritedSockets?
     private let isClosed = Atomic(false)
+    private let isShared = Atomic(false)
 
-    private init(
-        descriptor: Int32,
-        address: SocketAddress,
-        file: (path: String, identity: FileIdentity)?
+    private init(descriptor: Int32, address: SocketAddress, file: SocketFile?) {
+        self.descriptor = descriptor
+        self.address = address
+        self.file = file
+        lender = nil
+    }
+
+    /// One that was bound elsewhere; see `InheritedSockets`.
+    init(
+        inherited descriptor: Int32, address: SocketAddress, file: SocketFile?,
+        lender: InheritedSockets?
     ) {
         self.descriptor = descriptor
         self.address = address
         self.file = file
+        self.lender = lender
     }
 
     /// Stops listening and removes a Unix socket's file if it is still this socket's. May be
     /// called twice. Stop the watcher first.
     package func close() {
         if isClosed.exchange(true, ordering: .acquiringAndReleasing) { return }
-        if let file, Self.identity(of: file.path) == file.identity { unlink(file.path) }
+        if let lender { return lender.giveBack(descriptor) }
+        if let file, !isShared.load(ordering: .acquiring), file.isThere { unlink(file.path) }
         Socket.close(descriptor)
+    }
+
+    /// Whether another process may listen here too, to whom a Unix socket's file then belongs: it is
+    /// not removed at `close`.
+    package func share(_ isShared: Bool) {
+        self.isShared.store(isShared, ordering: .releasing)
+    }
+
+    /// Gives a Unix socket's file another mode and owner, if it is ours.
+    ///
+    /// - Throws: `ListenError`; a part may have changed then.
+    package func change(_ options: ListenOptions) throws(ListenError) {
+        guard let file, file.isThere else { return }
+        try Self.setRights(of: file.path, options, .unix(path: file.path))
     }
 
     deinit { close() }
@@ -93,15 +115,24 @@ package final class ListeningSocket: Sendable {
     /// 127.0.0.1 and ::1. Asks the resolver and blocks meanwhile: for start and reload, never on a
     /// loop.
     ///
+    /// - Parameter inherited: a socket of these that is bound to such an address already is taken in
+    ///   place of a new one.
     /// - Throws: `ListenError`; nothing stays open then.
     package static func bind(
         to endpoint: Endpoint,
-        options: ListenOptions = ListenOptions()
+        options: ListenOptions = ListenOptions(),
+        inheriting inherited: InheritedSockets? = nil
     ) throws(ListenError) -> [ListeningSocket] {
         switch endpoint {
         case .tcp(let host, let port):
-            return try bindTCP(endpoint, host: host, port: port, options: options)
+            return try bindTCP(
+                endpoint, host: host, port: port, options: options, inheriting: inherited)
         case .unix(let path):
+            if let address = SocketAddress(unixPath: path),
+                let socket = inherited?.take(address)
+            {
+                return [socket]
+            }
             return [try bindUnix(endpoint, path: path, options: options)]
         }
     }
@@ -112,7 +143,8 @@ package final class ListeningSocket: Sendable {
         _ endpoint: Endpoint,
         host: String,
         port: UInt16,
-        options: ListenOptions
+        options: ListenOptions,
+        inheriting inherited: InheritedSockets?
     ) throws(ListenError) -> [ListeningSocket] {
         let addresses: [SocketAddress]
         switch Resolver.lookUp(host: host, port: port) {
@@ -128,10 +160,13 @@ package final class ListeningSocket: Sendable {
             var missing: SystemError?
             var failure: SystemError?
             for address in addresses {
-                let wanted = sockets.first?.address.port ?? port
+                let wanted = address.with(port: sockets.first?.address.port ?? port)
                 do throws(SystemError) {
-                    let socket = try bindTCP(address.with(port: wanted), options: options)
-                    sockets.append(socket)
+                    if let socket = inherited?.take(wanted) {
+                        sockets.append(socket)
+                    } else {
+                        sockets.append(try bindTCP(wanted, options: options))
+                    }
                 } catch  where error.number == EADDRNOTAVAIL || error.number == EAFNOSUPPORT {
                     // A `localhost` with an ::1 that this machine does not have.
                     missing = error
@@ -213,13 +248,31 @@ package final class ListeningSocket: Sendable {
             Socket.close(descriptor)
             throw ListenError(endpoint: endpoint, reason: error.description)
         }
-        guard let identity = identity(of: path) else {
+        guard let file = SocketFile(at: path) else {
             let error = SystemError(call: "lstat", number: errno)
             Socket.close(descriptor)
             throw ListenError(endpoint: endpoint, reason: error.description)
         }
-        let socket = ListeningSocket(
-            descriptor: descriptor, address: address, file: (path, identity))
+        let socket = ListeningSocket(descriptor: descriptor, address: address, file: file)
+        try setRights(of: path, options, endpoint)
+        if listen(descriptor, options.backlog) != 0 {
+            let error = SystemError(call: "listen", number: errno)
+            throw ListenError(endpoint: endpoint, reason: error.description)
+        }
+        // Until listen, our file looked as stale as the one that was here: somebody who started at
+        // the same moment may have replaced it.
+        if !file.isThere {
+            throw ListenError(
+                endpoint: endpoint,
+                reason: "another process took the path at the same moment"
+            )
+        }
+        return socket
+    }
+
+    private static func setRights(
+        of path: String, _ options: ListenOptions, _ endpoint: Endpoint
+    ) throws(ListenError) {
         let unchanged = uid_t.max
         if options.unixUser != nil || options.unixGroup != nil,
             lchown(path, options.unixUser ?? unchanged, options.unixGroup ?? unchanged) != 0
@@ -235,19 +288,6 @@ package final class ListeningSocket: Sendable {
             let error = SystemError(call: "chmod", number: errno)
             throw ListenError(endpoint: endpoint, reason: error.description)
         }
-        if listen(descriptor, options.backlog) != 0 {
-            let error = SystemError(call: "listen", number: errno)
-            throw ListenError(endpoint: endpoint, reason: error.description)
-        }
-        // Until listen, our file looked as stale as the one that was here: somebody who started at
-        // the same moment may have replaced it.
-        if Self.identity(of: path) != identity {
-            throw ListenError(
-                endpoint: endpoint,
-                reason: "another process took the path at the same moment"
-            )
-        }
-        return socket
     }
 
     /// Leaves nothing at `path`, or throws and leaves what is there.
@@ -292,7 +332,7 @@ package final class ListeningSocket: Sendable {
         }
 
         // Moved aside before it is removed, so that what is removed is what was examined.
-        let examined = FileIdentity(device: status.st_dev, inode: status.st_ino)
+        let examined = (device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
         let aside = path + ".\(getpid()).stale"
         if rename(path, aside) != 0 {
             let error = SystemError(call: "rename", number: errno)
@@ -302,7 +342,8 @@ package final class ListeningSocket: Sendable {
                 reason: "a stale socket is there and cannot be removed (\(error))"
             )
         }
-        if identity(of: aside) != examined {
+        let moved = SocketFile(at: aside)
+        if moved.map({ ($0.device, $0.inode) == examined }) != true {
             link(aside, path)
             unlink(aside)
             throw ListenError(
@@ -311,11 +352,5 @@ package final class ListeningSocket: Sendable {
             )
         }
         unlink(aside)
-    }
-
-    private static func identity(of path: String) -> FileIdentity? {
-        var status = stat()
-        guard lstat(path, &status) == 0 else { return nil }
-        return FileIdentity(device: status.st_dev, inode: status.st_ino)
     }
 }

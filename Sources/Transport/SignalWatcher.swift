@@ -23,6 +23,12 @@ package final class SignalWatcher {
         pthread_sigmask(SIG_BLOCK, &set, nil)
     }
 
+    /// Whether a blocked signal has come that nobody has read yet.
+    package static func isPending(_ signal: Int32) -> Bool {
+        var set = sigset_t()
+        return sigpending(&set) == 0 && sigismember(&set, signal) == 1
+    }
+
     /// Calls `handler` with the number of each of `signals` that arrives.
     ///
     /// The signals must have been blocked. Several of the same number that arrive before they are

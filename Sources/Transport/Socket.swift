@@ -111,6 +111,14 @@ package enum Socket {
         return query.revents & (endOfInput | Int16(POLLHUP)) != 0 ? .ended : .open
     }
 
+    /// Blocks until there is something to read, an end included; for threads without a loop.
+    ///
+    /// - Returns: false: not within the time, or a signal came.
+    package static func waitReadable(_ descriptor: Int32, milliseconds: Int32) -> Bool {
+        var query = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&query, 1, milliseconds) > 0
+    }
+
     /// One send of as much of `bytes` as the kernel takes.
     @inline(__always)
     package static func send(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer) -> SendResult {
@@ -316,6 +324,23 @@ package enum Socket {
     static func open(family: Int32) -> Int32 {
         let type = SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
         return socket(family, Int32(type), 0)
+    }
+
+    /// An option of the socket itself that is a number; nil if there is none, or no socket.
+    package static func option(_ descriptor: Int32, _ option: Int32) -> Int32? {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        guard getsockopt(descriptor, SOL_SOCKET, option, &value, &length) == 0 else { return nil }
+        return value
+    }
+
+    /// Makes a descriptor that came from elsewhere non-blocking and close-on-exec.
+    package static func makeOurs(_ descriptor: Int32) -> SystemError? {
+        let flags = fcntl(descriptor, F_GETFL)
+        guard flags >= 0, fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) == 0,
+            fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0
+        else { return SystemError(call: "fcntl", number: errno) }
+        return nil
     }
 
     static func set(

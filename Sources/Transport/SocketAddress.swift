@@ -143,6 +143,12 @@ package struct SocketAddress: Sendable {
         }
     }
 
+    /// Whether a socket bound to one is found at the other: the kernel tells a path with another
+    /// length than it was given.
+    package func isSamePlace(as other: SocketAddress) -> Bool {
+        isUnix ? unixPath != nil && unixPath == other.unixPath : self == other
+    }
+
     private func bound<Family, Result>(to: Family.Type, _ body: (Family) -> Result) -> Result {
         withUnsafeBytes(of: storage) { body($0.load(as: Family.self)) }
     }

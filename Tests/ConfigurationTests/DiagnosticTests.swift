@@ -145,6 +145,19 @@ import Testing
     }
 
     @Test(arguments: [
+        ("/run/a.sock", "wanted a path of its own"), ("unix:/run/b.sock", "write the path alone"),
+        ("/\(String(repeating: "x", count: 107))", "at most 107 bytes"), ("", "write it, or leave"),
+    ])
+    func `the socket of the hand-over is a path, and no listener's`(path: String, what: String) {
+        let found = problems(
+            good + "  - { address: \"unix:/run/a.sock\", identities: [{ any: true, user: app }] }\n"
+                + "handover_socket: \"\(path)\"\n")
+        #expect(found.count == 1)
+        #expect(found.first?.hasPrefix("c.yaml:13:18: error: handover_socket: ") == true)
+        #expect(found.first?.contains(what) == true, "\(found)")
+    }
+
+    @Test(arguments: [
         "127.0.0.1:6379", "localhost:6379", "0.0.0.0:6379",
     ])
     func `an address is listened on once`(address: String) {
@@ -243,6 +256,7 @@ import Testing
         #expect(found.count == 1)
         #expect(found[0].unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value < 0x2000 })
         let long = problems("\(String(repeating: "x", count: 1_000)): 1\n" + good)
-        #expect(long[0].utf8.count < 400)
+        // The names of all keys are in it.
+        #expect(long[0].utf8.count < 600)
     }
 }

@@ -36,6 +36,8 @@ import Testing
             login_timeout: 1s
             upstream_wait: 2m
             drain_timeout: 3h
+            handover_socket: /run/h.sock
+            handover_drain_timeout: 7d
             reply_window: 64KiB
             reply_buffer: 1MiB
             slow_reader_timeout: 250ms
@@ -81,6 +83,8 @@ import Testing
         #expect(settings.loginTimeout == .seconds(1))
         #expect(settings.upstreamWait == .seconds(120))
         #expect(settings.drainTimeout == .seconds(10_800))
+        #expect(settings.handoverSocket == "/run/h.sock")
+        #expect(settings.handoverDrainTimeout == .seconds(604_800))
         #expect(settings.replyWindow == ByteCount(65_536))
         #expect(settings.replyBuffer == ByteCount(1 << 20))
         #expect(settings.slowReaderTimeout == .milliseconds(250))

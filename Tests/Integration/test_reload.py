@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.accounts import CONSUMER, GROUP, OTHER_GROUP, PRODUCER, ClientAs
+from harness.certificates import Authority
 from harness.passwords import new_password
 from harness.ports import free_port
 from harness.proxy import Listener, Upstream
@@ -174,14 +175,99 @@ def test_a_port_that_is_taken_changes_nothing(make):
 
 def test_what_cannot_change_is_said_and_the_rest_changes(make):
     proxy = make(Listener("app"))
-    proxy.configuration |= {"threads": 2, "reply_window": "2MiB"}
+    proxy.configuration |= {
+        "threads": 2, "connections_per_worker": 2, "handover_socket": "/nonexistent/h.sock",
+    }
     other = Listener("consumer")
     proxy.listeners.append(other.settings)
     log = proxy.reload()
-    for name in ("threads", "reply_window"):
+    for name in ("threads", "connections_per_worker", "handover_socket"):
         assert f"{name} has changed, and stays as it is" in log
     with other.connect() as client:
         assert_goes_on(client)
+
+
+# Limits and files
+
+
+def test_a_limit_that_is_raised_lets_those_go_on_who_waited_for_it(make):
+    listener = Listener("app")
+    proxy = make(listener, max_pinned=1, upstream_wait="1h")
+    with listener.connect() as first, listener.connect() as second, listener.connect() as third:
+        assert first.raw("WATCH", "a") == b"+OK\r\n"
+        second.send("WATCH", "b")
+        assert second.is_silent(0.2)
+        proxy.configuration["max_pinned"] = 2
+        proxy.reload()
+        assert second.read_raw() == b"+OK\r\n"
+        # Lowered again: who has one keeps it, and others wait as long as is said now.
+        proxy.configuration |= {"max_pinned": 1, "upstream_wait": "100ms"}
+        proxy.reload()
+        assert_goes_on(first, second)
+        assert third.raw("WATCH", "c").startswith(b"-")
+
+
+def test_the_log_follows_its_settings(make):
+    proxy = make(Listener("app"))
+    proxy.configuration["log"] = {"level": "warning", "format": "json"}
+    proxy.hang_up()
+    eventually(lambda: '"message":"reloaded"' in proxy.log, what="reloaded, as JSON")
+    proxy.proxy.process.mark_log()
+    with proxy.proxy.connect() as client:
+        assert_goes_on(client)
+    assert "session" not in proxy.log
+    proxy.configuration["log"] = {"level": "debug", "format": "json"}
+    proxy.hang_up()
+    eventually(lambda: '"message":"reloaded"' in proxy.log, what="reloaded again")
+    with proxy.proxy.connect() as client:
+        assert_goes_on(client)
+    eventually(lambda: '"message":"session closed"' in proxy.log, what="session closed, as JSON")
+
+
+def test_the_rights_of_a_socket_s_file_change_and_its_sessions_stay(make, open_place):
+    listener = Listener("app", path=open_place / "s")
+    proxy = make(listener)
+    with listener.connect() as client:
+        assert_goes_on(client)
+        before = listener.address.stat()
+        assert before.st_mode & 0o777 == 0o600
+        proxy.configuration["listeners"][0]["socket_mode"] = "0660"
+        proxy.reload()
+        after = listener.address.stat()
+        assert after.st_mode & 0o777 == 0o660 and after.st_ino == before.st_ino
+        # What somebody changes by hand stays until the settings change.
+        listener.address.chmod(0o666)
+        proxy.reload()
+        assert listener.address.stat().st_mode & 0o777 == 0o666
+        assert_goes_on(client)
+
+
+def test_the_same_text_with_other_certificates_is_used_for_later_connections(
+    make, server, place, authority
+):
+    listener = Listener("app")
+    proxy = make(listener)
+    copy = place / "ca.pem"
+    right = authority.ca_file.read_text()
+    copy.write_text(right)
+    proxy.configuration["upstreams"]["cache"]["tls"]["ca_file"] = str(copy)
+    proxy.reload()
+    copy.write_text(Authority(place / "other", "other").ca_file.read_text())
+    with listener.connect() as session:
+        assert_goes_on(session)
+        proxy.reload()
+        # The connection that is there is none of those.
+        assert_goes_on(session)
+        server.lose_connections("app")
+        session.send("GET", "nothing")
+        eventually(lambda: "cannot connect to upstream" in proxy.log, what="it is not verified")
+        copy.write_text(right)
+        proxy.reload()
+        assert session.read_raw() == b"$-1\r\n"
+    copy.write_text("no certificate")
+    assert str(copy) in proxy.refuse()
+    with listener.connect() as another:
+        assert_goes_on(another)
 
 
 # Listeners

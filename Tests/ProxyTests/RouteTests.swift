@@ -66,6 +66,49 @@ struct RouteTests {
         #expect(bench.received(by: session).hasPrefix("%"))
     }
 
+    @Test("follows other limits with the sessions that are there, and wakes who waited for more")
+    func otherLimits() throws {
+        var limits = Limits()
+        limits.maximumPinned = 1
+        let bench = Bench(limits: limits)
+        let first = bench.client()
+        let second = bench.client()
+        bench.send(request("WATCH", "a"), from: first)
+        bench.send(request("WATCH", "b"), from: second)
+        #expect(bench.router.pinnedCount == 1)
+        limits.maximumPinned = 2
+        limits.receiveBuffer = 1
+        limits.replyChunk = 1
+        limits.connectionsPerPool = 7
+        bench.router.follow(limits)
+        bench.act()
+        #expect(bench.router.pinnedCount == 2, "there is room for it now")
+        let client = bench.client()
+        bench.send(request("GET", "k"), from: client)
+        let upstream = client.pointee.upstream
+        let connection = try #require(upstream)
+        #expect(bench.handedOver(connection) == request("GET", "k"))
+        // Below what is in use: nobody is ended.
+        limits.maximumPinned = 1
+        bench.router.follow(limits)
+        bench.advance(1)
+        #expect(bench.closed.isEmpty)
+    }
+
+    @Test("whose pauses change waits for the new ones after its next failure")
+    func otherPauses() throws {
+        let bench = Bench(comesUp: false)
+        bench.router.changePauses(ofRoute: 0, from: .seconds(100), to: .seconds(100))
+        let client = bench.client()
+        bench.send(request("GET", "k"), from: client)
+        let connection = try #require(bench.connections.first)
+        #expect(bench.attempts == 1)
+        bench.router.didFailToConnect(connection, reason: "a test")
+        bench.act()
+        bench.advance(40)
+        #expect(bench.attempts == 1)
+    }
+
     @Test("that is retired closes what it holds ready, and what is in use when that is over")
     func retired() throws {
         let bench = Bench()

@@ -73,6 +73,19 @@ private func configuration(
         #expect(again.routes.allSatisfy { !$0.isRetired })
     }
 
+    @Test func `has the limits of the new one, and the threads of the old one`() {
+        let old = configuration(listener("x", anybody(0)))
+        var next = old
+        next.threads = 7
+        next.gathers = false
+        next.limits.maximumPinned = 3
+        next.limits.upstreamWait = .seconds(99)
+        next.maximumSessions = 5
+        let new = old.succeeded(by: next).configuration
+        #expect(new.threads == 1 && !new.gathers && new.maximumSessions == 5)
+        #expect(new.limits.maximumPinned == 3 && new.limits.upstreamWait == .seconds(99))
+    }
+
     @Test func `tells users of another address or name apart`() {
         let old = configuration(users: [user("a")], listener("x", anybody(0)))
         var renamed = user("a")

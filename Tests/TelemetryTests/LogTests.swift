@@ -33,6 +33,27 @@ import Testing
         #expect(!text.contains("quiet"))
     }
 
+    @Test func `a policy that changes changes every logger that was made with it`() {
+        let policy = LogPolicy(level: .warning, format: .text)
+        let text = output { descriptor in
+            let first = Log.make("one", policy, descriptor: descriptor)
+            var second = first
+            second[metadataKey: "worker"] = "1"
+            var own = first
+            own.logLevel = .error
+            first.info("before")
+            policy.level = .debug
+            policy.format = .json
+            first.debug("after")
+            second.debug("too")
+            own.warning("its own level stays")
+        }
+        let lines = text.split(separator: "\n")
+        #expect(lines.count == 2)
+        #expect(lines[0].contains("\"message\":\"after\""))
+        #expect(lines[1].contains("\"message\":\"too\"") && lines[1].contains("\"worker\":\"1\""))
+    }
+
     @Test func `a logger's own fields are in every record and a record's fields win`() {
         let text = output { descriptor in
             var log = Log.make("room", level: .info, format: .text, descriptor: descriptor)

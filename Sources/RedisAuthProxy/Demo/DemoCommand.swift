@@ -87,9 +87,7 @@ struct DemoCommand: ParsableCommand {
 
     /// Whether Ctrl-C or SIGTERM waits to be read: both are blocked until the proxy runs.
     private func isInterrupted() -> Bool {
-        var pending = sigset_t()
-        sigpending(&pending)
-        return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1
+        SignalWatcher.isPending(SIGINT) || SignalWatcher.isPending(SIGTERM)
     }
 
     private func settings(for server: DemoServer) -> Settings {

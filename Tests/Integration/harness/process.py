@@ -14,7 +14,9 @@ _recently_running: list["Process"] = []
 class Process:
     """A child with its standard output and error in one log file."""
 
-    def __init__(self, arguments, log_file: Path, environment=None, limits=None, user=None):
+    def __init__(
+        self, arguments, log_file: Path, environment=None, limits=None, user=None, descriptors=()
+    ):
         self.arguments = [str(argument) for argument in arguments]
         self.log_file = log_file
         self._log = open(log_file, "ab")
@@ -27,6 +29,7 @@ class Process:
             env=environment,
             preexec_fn=limits,
             user=user,
+            pass_fds=descriptors,
             start_new_session=True,
         )
         _recently_running.append(self)

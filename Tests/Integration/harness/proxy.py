@@ -65,7 +65,7 @@ class Proxy:
 
     `users` maps a user's name to its settings; a plain string stands for a password that goes into
     a file of its own, whose path is then `password_file(user)`. `wrapper` is a command that
-    executes the proxy in its place.
+    executes the proxy in its place; `descriptors` are left open for it.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Proxy:
         limits=None,
         wait: bool = True,
         wrapper: tuple = (),
+        descriptors: tuple = (),
         **settings,
     ):
         directory.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ class Proxy:
         # JSON is YAML, and it leaves no doubt about quoting.
         self.configuration.write_text(json.dumps(configuration, indent=2) + "\n")
         arguments = ["run", "--config", self.configuration]
-        self._start_again = arguments, environment, limits, wait, wrapper
+        self._start_again = arguments, environment, limits, wait, wrapper, descriptors
         self.start_process(*self._start_again)
 
     def start_again(self) -> None:
@@ -107,13 +108,14 @@ class Proxy:
         self.start_process(*self._start_again)
 
     def start_process(
-        self, arguments, environment=None, limits=None, wait=True, wrapper=()
+        self, arguments, environment=None, limits=None, wait=True, wrapper=(), descriptors=()
     ) -> None:
         self.process = Process(
             [*wrapper, binary(), *arguments],
             self.directory / "proxy.log",
             environment=os.environ | environment if environment else None,
             limits=limits,
+            descriptors=descriptors,
         )
         if wait:
             self.wait_until_listening()
