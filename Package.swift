@@ -85,7 +85,8 @@ let package = Package(
         .target(
             name: "Admin",
             dependencies: [
-                "Server", "Proxy", "Transport", "Telemetry", "Identity", log, histogram,
+                "Server", "Proxy", "RESP", "Transport", "Configuration", "Telemetry", "Identity", log,
+                histogram,
                 .product(name: "FlyingFox", package: "FlyingFox"),
                 .product(name: "FlyingSocks", package: "FlyingFox"),
             ],
@@ -135,7 +136,7 @@ let package = Package(
         .testTarget(
             name: "AdminTests",
             dependencies: [
-                "Admin", "Server", "Proxy", "Transport", "Telemetry", "Identity", log,
+                "Admin", "Configuration", "Server", "Proxy", "Transport", "Telemetry", "Identity", log,
             ],
             swiftSettings: settings
         ),

@@ -19,6 +19,15 @@ struct Setting<Root: Section>: Sendable {
     let isSensitive: Bool
     /// Reads a text into the section. nil: not a text but a structure, which `SettingsReader` reads.
     let assign: (@Sendable (String, inout Root) throws(Unwanted) -> Void)?
+    /// What is in use, as it would be written; nil if nothing is. nil itself: it is not to be told
+    /// from the section alone.
+    var text: (@Sendable (Root) -> String?)? = nil
+
+    func showing(_ text: @escaping @Sendable (Root) -> String?) -> Setting {
+        var setting = self
+        setting.text = text
+        return setting
+    }
 
     /// A list, a mapping, or a reference to another section.
     static func structure(
@@ -46,7 +55,7 @@ struct Setting<Root: Section>: Sendable {
                 throw Unwanted(advice: "write whole seconds")
             }
             root[keyPath: keyPath] = value
-        }
+        }.showing { $0[keyPath: keyPath].settingText }
     }
 
     static func size(
@@ -60,7 +69,7 @@ struct Setting<Root: Section>: Sendable {
             let value = try ByteCount(setting: word)
             guard range.contains(value) else { throw Unwanted() }
             root[keyPath: keyPath] = value
-        }
+        }.showing { $0[keyPath: keyPath].settingText }
     }
 
     static func number(
@@ -74,7 +83,7 @@ struct Setting<Root: Section>: Sendable {
             let value = try Int(setting: word)
             guard range.contains(value) else { throw Unwanted() }
             root[keyPath: keyPath] = value
-        }
+        }.showing { "\($0[keyPath: keyPath])" }
     }
 
     /// One of an enumeration's words.
@@ -93,7 +102,7 @@ struct Setting<Root: Section>: Sendable {
                 throw Unwanted(advice: near.map { "did you mean \($0)?" })
             }
             root[keyPath: keyPath] = value
-        }
+        }.showing { $0[keyPath: keyPath].rawValue }
     }
 
     /// A text that is not empty; `without` is what its absence means.
@@ -103,7 +112,7 @@ struct Setting<Root: Section>: Sendable {
     ) -> Setting {
         scalar(name, wanted, nil, "\(sentence) \(without)") { (word, root) throws(Unwanted) in
             root[keyPath: keyPath] = try plainText(word)
-        }
+        }.showing { $0[keyPath: keyPath] }
     }
 
     /// Any text with a reader of its own.

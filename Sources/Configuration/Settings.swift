@@ -61,6 +61,8 @@ package struct UpstreamSettings: Sendable, Equatable {
     package var tcpUserTimeout: Duration = .seconds(30)
     package var reconnectMin: Duration = .milliseconds(50)
     package var reconnectMax: Duration = .seconds(2)
+    /// Zero: any.
+    package var connectionMaxAge: Duration = .zero
 
     package init() {}
 }
@@ -145,6 +147,8 @@ package struct LogSettings: Sendable, Equatable {
 package struct AdminSettings: Sendable, Equatable {
     /// Of the status page, metrics and health; nil: there are none.
     package var address: ListenerAddress?
+    /// The path of the console's Unix socket; nil: there is no console.
+    package var socket: String?
 
     package init() {}
 }

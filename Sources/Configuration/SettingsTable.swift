@@ -1,6 +1,7 @@
 // The table of settings: every key that a configuration may contain, section by section.
 //
 //   threads …                     Settings                  log.level …      LogSettings
+//   admin.socket …                AdminSettings
 //   upstreams.NAME.address …      UpstreamSettings          …tls.ca_file …   UpstreamTLSSettings
 //   users.NAME.upstream …         UserSettings              …credentials.…   CredentialSettings
 //   …credentials.iam.…            IAMSource                 …secrets_manager.…  SecretsManagerSource
@@ -41,7 +42,7 @@ extension Settings: Section {
                     + " more throughput. A few clients never wait."
             ) { (word, root) throws(Unwanted) in
                 root.gather = try Bool(setting: word)
-            },
+            }.showing { "\($0.gather)" },
             .number(
                 "max_sessions", \.maxSessions, 1...1_000_000,
                 "Clients at the same time, in all. One more is refused with an error."),
@@ -99,7 +100,7 @@ extension Settings: Section {
                 "How long a client may leave a reply unread that holds up others before it is"
                     + " closed."),
             .structure("log", "a mapping with level and format", "What is logged, and how."),
-            .structure("admin", "a mapping with address", "Where the proxy can be watched."),
+            .structure("admin", "a mapping with address and socket", "Where the proxy is watched and steered."),
         ]
     }
 }
@@ -131,7 +132,12 @@ extension AdminSettings: Section {
                     + " there. A Unix socket is for the proxy's own user alone. Without it: nowhere."
             ) { (word, root) throws(Unwanted) in
                 root.address = try ListenerAddress(setting: word)
-            }
+            }.showing { $0.address.map { "\($0)" } },
+            .optionalText(
+                "socket", \.socket, "the path of a Unix socket",
+                without: "Without it: there is none.",
+                "The console for redis-cli and scripts, for root and the proxy's own user (mode"
+                    + " 0600).")
         ]
     }
 }
@@ -144,7 +150,8 @@ extension UpstreamSettings: Section {
             .scalar(
                 "address", "HOST:PORT", nil, isRequired: true,
                 "The server. A name is resolved again at each connect, and all its addresses tried."
-            ) { (word, root) throws(Unwanted) in root.address = try HostAndPort(setting: word) },
+            ) { (word, root) throws(Unwanted) in root.address = try HostAndPort(setting: word) }
+            .showing { "\($0.address)" },
             .structure(
                 "tls", "off, on, or a mapping", defaultText: "on",
                 "How the way there is protected. `on` verifies the server against the system's"
@@ -173,6 +180,11 @@ extension UpstreamSettings: Section {
             .duration(
                 "reconnect_max", \.reconnectMax, .milliseconds(1)...(.seconds(3600)),
                 "Longest pause between attempts. Each pause is shortened by up to half at random."),
+            .duration(
+                "connection_max_age", \.connectionMaxAge, .milliseconds(0)...(.seconds(2_592_000)),
+                "A connection that is older is replaced as soon as nothing is under way on it and"
+                    + " nothing ties a client to it, each up to a fifth earlier at random; 0ms: never."
+            ),
         ]
     }
 }
@@ -215,7 +227,8 @@ extension UserSettings: Section {
             .scalar(
                 "user_name", "an ACL user's name", nil,
                 "The name to log in with. Without it: the key of this user."
-            ) { (word, root) throws(Unwanted) in root.userName = try aclUserName(word) },
+            ) { (word, root) throws(Unwanted) in root.userName = try aclUserName(word) }
+            .showing { $0.userName },
             .structure(
                 "credentials",
                 "a mapping with one of password_file, password_env, iam and secrets_manager",
@@ -336,7 +349,7 @@ extension ListenerSettings: Section {
                 "address", "IP-ADDRESS:PORT or unix:PATH", nil, isRequired: true,
                 "Where to listen. Port 0 lets the system choose one, which is logged at the start."
             ) { (word, root) throws(Unwanted) in root.address = try ListenerAddress(setting: word)
-            },
+            }.showing { "\($0.address)" },
             .choice(
                 "mode", \.mode,
                 "multiplexed: clients share upstream connections. dedicated: each client has one to"
@@ -351,12 +364,13 @@ extension ListenerSettings: Section {
                     + " still have a password. It changes nothing else."
             ) { (word, root) throws(Unwanted) in
                 root.acceptAnyLogin = try Bool(setting: word)
-            },
+            }.showing { "\($0.acceptAnyLogin)" },
             .scalar(
                 "socket_mode", "octal permissions from 0000 to 0777",
                 ListenerSettings.defaults.socketMode.settingText,
                 "Permissions of a Unix socket: who may write to it may connect."
-            ) { (word, root) throws(Unwanted) in root.socketMode = try SocketMode(setting: word) },
+            ) { (word, root) throws(Unwanted) in root.socketMode = try SocketMode(setting: word) }
+            .showing { $0.socketMode.settingText },
             .optionalText(
                 "socket_owner", \.socketOwner, "a user's name or number",
                 without: "Without it: the proxy's own user.",

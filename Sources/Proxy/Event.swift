@@ -20,6 +20,11 @@ package enum Event: Sendable {
     case renewalFailed(UpstreamFacts, reason: String)
     /// It was given up because its login would have ended.
     case loginExpired(UpstreamFacts)
+    /// It gave its place to a new one, and is closed when it owes nothing any more.
+    case replaced(UpstreamFacts, ReplacementReason)
+    /// The server's error says that it is not, or no longer, the server that is wanted: the
+    /// connections of its user are replaced.
+    case failover(UpstreamFacts, reply: String)
     /// A connection that served is gone. `closed` sessions had a command in flight; `kept`
     /// sessions had none, and their waiting commands go out on the next connection.
     case lost(UpstreamFacts, reason: String, closed: Int, kept: Int)
@@ -81,6 +86,8 @@ package enum CloseReason: UInt8, Sendable, CaseIterable {
     case stalledUpload
     /// A reload left no rule that makes the client what it was.
     case noLongerAdmitted
+    /// An operator ended it.
+    case killed
     case drained
     case drainTimeout
     /// It did not log in in time.

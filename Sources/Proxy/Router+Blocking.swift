@@ -87,7 +87,7 @@ extension Router {
                 renewNow(upstream)
             } else {
                 let longest = upstream.pointee.closeAt.since(now) - life.limit / 100
-                let replaceable = upstream.pointee.replaceAt.since(now)
+                let replaceable = upstream.pointee.giveUpAt.since(now)
                 slice =
                     isOnce
                     ? longest : min(due, longest, replaceable > .zero ? replaceable : longest)
@@ -193,7 +193,7 @@ extension Router {
         upstream.pointee.unsentRuns = 1
         upstream.pointee.queue.last.pointee.bytes = 0
         upstream.pointee.queue.last.pointee.since = now
-        if upstream.pointee.replaceAt <= now, moveBlocked(upstream) { return }
+        if upstream.pointee.giveUpAt <= now, moveBlocked(upstream) { return }
         if upstream.pointee.renewal == .none {
             if let life = life(of: upstream), upstream.pointee.closeAt <= now + life.limit / 50 {
                 expire(upstream)

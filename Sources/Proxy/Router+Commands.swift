@@ -568,6 +568,10 @@ extension Router {
             session.pointee.substitute == nil, session.pointee.violation == nil,
             upstream.pointee.pool == session.pointee.pool
         else { return }
+        if upstream.pointee.outdatedAt <= now {
+            giveUpOwn(session)
+            return
+        }
         endPin(session)
         upstream.pointee.owner = nil
         spare[upstream.pointee.pool].append(upstream)
@@ -645,7 +649,7 @@ extension Router {
         session.pointee.substitute = nil
         session.pointee.isLimited = false
         session.pointee.change = nil
-        session.pointee.blocks.subtract([.upstream, .state, .blocked])
+        unblock(session, [.upstream, .state, .blocked])
         dropOwn(upstream)
     }
 

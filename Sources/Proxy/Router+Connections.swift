@@ -33,6 +33,7 @@ extension Router {
     /// TCP and TLS are up, the server is verified: the login goes out at once.
     package func didConnect(_ upstream: UpstreamRef) {
         guard upstream.pointee.state == .connecting else { return }
+        scheduleReplacement(upstream)
         logIn(upstream)
         settle()
     }
@@ -127,6 +128,7 @@ extension Router {
             upstream.pointee.helloHead = Array(reply[..<id.lowerBound])
             upstream.pointee.helloTail = Array(hello[id.upperBound...])
             upstream.pointee.isCluster = said.mode.elementsEqual("cluster".utf8)
+            noteRole(said.role, of: upstream)
             upstream.pointee.loginReply.removeAll()
             upstream.pointee.loginReply.release()
             didLogIn(upstream)
@@ -221,18 +223,23 @@ extension Router {
     package func outgoing(of upstream: UpstreamRef) -> UnsafeRawBufferPointer {
         switch upstream.pointee.state {
         case .loggingIn,
-            .ready where upstream.pointee.holdsBack:
+            .ready where holdsBack(upstream):
             upstream.pointee.login.contents
         case .ready: upstream.pointee.outgoing.contents
         case .idle, .connecting, .waiting, .gone: UnsafeRawBufferPointer(start: nil, count: 0)
         }
     }
 
+    /// What was passed on stays for the moment: a login goes first, or the user is paused.
+    private func holdsBack(_ upstream: UpstreamRef) -> Bool {
+        upstream.pointee.holdsBack || isHeld(upstream)
+    }
+
     /// All of `outgoing(of:)` was handed over: from here on its outcome is the server's business.
     package func didHandOver(_ upstream: UpstreamRef) {
         switch upstream.pointee.state {
         case .loggingIn,
-            .ready where upstream.pointee.holdsBack:
+            .ready where holdsBack(upstream):
             upstream.pointee.login.removeAll()
             upstream.pointee.login.release()
         case .ready:
@@ -478,10 +485,10 @@ extension Router {
         endLateLogins()
         renewLogins()
         if !pinWaiters.isEmpty { endStalledUploads() }
-        while let session = pinWaiters.first,
-            session.pointee.waitingSince + limits.upstreamWait <= now
-        {
-            pinWaiters.removeFirst()
+        while let index = pinWaiters.firstIndex(where: {
+            $0.pointee.waitingSince + limits.upstreamWait <= now && !isPaused($0)
+        }) {
+            let session = pinWaiters.remove(at: index)
             session.pointee.blocks.remove(.pin)
             answer(session, ClientError.noPinnedConnection.reply)
             endWhenSent(session, .errorInPlaceOfState)
@@ -491,6 +498,7 @@ extension Router {
 
     /// Answers what has waited too long for a connection with errors.
     private func giveUpWaiting(_ upstream: UpstreamRef) {
+        if isPaused[upstream.pointee.user.rawValue] { return }
         switch upstream.pointee.state {
         case .ready, .gone: return
         case .idle, .connecting, .loggingIn, .waiting: break

@@ -22,7 +22,7 @@
 // own at the first moment when nothing ties it to the old one. Only where there is no such moment,
 // the session ends.
 
-import Identity
+package import Identity
 import RESP
 
 /// See the head of this file.
@@ -42,6 +42,7 @@ extension Router {
         upstream.pointee.renewAt = .never
         upstream.pointee.replaceAt = .never
         upstream.pointee.closeAt = .never
+        nextRenewal = min(nextRenewal, upstream.pointee.outdatedAt)
         guard case .iamToken(let life) = upstream.pointee.usedCredential?.kind else { return }
         // Spread, so that the connections of a start do not return together.
         let spread = Double.random(in: 0.9...1, using: &random)
@@ -58,18 +59,18 @@ extension Router {
     /// Every connection of a user whose password is another one logs in anew, within a moment.
     func renewPasswords(of user: UserIndex, _ credential: Credential) {
         guard credential.kind == .password else { return }
-        forEachConnection { upstream in
-            guard upstream.pointee.user == user, upstream.pointee.state == .ready,
-                upstream.pointee.usedCredential != credential,
-                upstream.pointee.refusedCredential != credential
-            else { return }
+        for upstream in connections(of: user)
+        where upstream.pointee.state == .ready && upstream.pointee.usedCredential != credential
+            && upstream.pointee.refusedCredential != credential
+        {
             let spread = Double.random(in: 0...1, using: &random)
             renew(upstream, at: now + limits.renewalSpread * spread)
         }
     }
 
-    private func forEachConnection(_ body: (UpstreamRef) -> Void) {
-        // All of them first: what is done to one may end sessions and others.
+    /// Every connection of a user, or of all, when it is called: what is done to one may end sessions
+    /// and others.
+    func connections(of user: UserIndex? = nil) -> [UpstreamRef] {
         var connections = shared + retired + spare.joined()
         var next = firstSession
         while let session = next {
@@ -78,7 +79,21 @@ extension Router {
                 connections.append(upstream)
             }
         }
-        for upstream in connections { body(upstream) }
+        guard let user else { return connections }
+        return connections.filter { $0.pointee.user == user }
+    }
+
+    /// Has every connection of a user, or of all, log in anew within a moment, and the credential
+    /// fetched anew.
+    package func renew(_ user: UserIndex? = nil) {
+        for upstream in connections(of: user)
+        where upstream.pointee.state == .ready && upstream.pointee.renewal == .none {
+            let spread = Double.random(in: 0...1, using: &random)
+            renew(upstream, at: now + limits.renewalSpread * spread)
+        }
+        for index in credentials.indices where user == nil || user == UserIndex(index) {
+            actions.append(.refreshCredential(UserIndex(index)))
+        }
     }
 
     /// Whether a renewal is due so soon that `tick` should be called.
@@ -88,19 +103,19 @@ extension Router {
     func renewLogins() {
         guard nextRenewal <= now else { return }
         nextRenewal = .never
-        forEachConnection { upstream in
-            guard upstream.pointee.state == .ready else { return }
-            if upstream.pointee.replaceAt <= now {
+        for upstream in connections() {
+            guard upstream.pointee.state == .ready else { continue }
+            if upstream.pointee.giveUpAt <= now {
                 replace(upstream)
-                guard upstream.pointee.state == .ready else { return }
+                guard upstream.pointee.state == .ready else { continue }
             }
             if upstream.pointee.closeAt <= now {
                 expire(upstream)
-                return
+                continue
             }
             if upstream.pointee.renewal == .underWay && upstream.pointee.deadline <= now {
                 fail(upstream, "the server did not answer a login in \(limits.loginTimeout)")
-                return
+                continue
             }
             if upstream.pointee.renewal == .none && upstream.pointee.renewAt <= now {
                 renewNow(upstream)
@@ -123,6 +138,8 @@ extension Router {
         }
         let replaceAt = upstream.pointee.replaceAt
         next = min(next, replaceAt > now ? replaceAt : now + limits.renewalRetry)
+        // Once it is due, the end of what ties it is enough.
+        if upstream.pointee.outdatedAt > now { next = min(next, upstream.pointee.outdatedAt) }
         nextRenewal = min(nextRenewal, next)
     }
 
@@ -180,7 +197,7 @@ extension Router {
         let pause = min(
             left, limits.renewalRetryMaximum, limits.renewalRetry * (1 << doublings))
         renew(upstream, at: now + pause * Double.random(in: 0.5...1, using: &random))
-        if upstream.pointee.replaceAt <= now, moveBlocked(upstream) { return }
+        if upstream.pointee.giveUpAt <= now, moveBlocked(upstream) { return }
         // It was to wait for longer than it may now.
         updateSlice(upstream)
         markDirty(upstream)
@@ -267,42 +284,6 @@ extension Router {
         markDirty(upstream)
     }
 
-    /// A login that could not be renewed ends soon: its connection is given up, if that harms
-    /// nobody.
-    private func replace(_ upstream: UpstreamRef) {
-        if upstream.pointee.isShared {
-            guard !upstream.pointee.isRetired else { return }
-            report(.loginExpired(upstream.pointee.facts))
-            retire(upstream)
-            if upstream.pointee.queue.isEmpty { dismiss(upstream) } else { markDirty(upstream) }
-        } else if let owner = upstream.pointee.owner {
-            _ = replaceOwn(owner)
-        } else if upstream.pointee.first == nil {
-            report(.loginExpired(upstream.pointee.facts))
-            spare[upstream.pointee.pool].removeAll { $0 == upstream }
-            dropOwn(upstream)
-        }
-    }
-
-    /// Gives up a session's own connection whose login ends soon, if nothing ties them and nothing
-    /// is on its way.
-    ///
-    /// - Returns: whether it did.
-    func replaceOwn(_ session: SessionRef) -> Bool {
-        guard session.pointee.lane == .own, let upstream = session.pointee.upstream,
-            upstream.pointee.replaceAt <= now, upstream.pointee.state == .ready,
-            upstream.pointee.ties.isEmpty, upstream.pointee.isCounted,
-            upstream.pointee.queue.isEmpty, upstream.pointee.outgoing.isEmpty,
-            !upstream.pointee.isEnding, upstream.pointee.pausedFor == nil,
-            session.pointee.owed == 0, !session.pointee.isMidRequest,
-            session.pointee.substitute == nil, session.pointee.violation == nil,
-            session.pointee.phase == .open
-        else { return false }
-        report(.loginExpired(upstream.pointee.facts))
-        giveUpOwn(session)
-        return true
-    }
-
     /// The server would close this connection very soon.
     func expire(_ upstream: UpstreamRef) {
         upstream.pointee.closeAt = .never
@@ -351,7 +332,7 @@ extension Upstream {
     }
 
     /// What is passed on begins with the rest of a request whose beginning was handed over.
-    private var hasRest: Bool {
+    var hasRest: Bool {
         var bytes = 0
         for index in queue.count - unsentRuns..<queue.count {
             bytes += Int(queue[index].pointee.bytes)

@@ -45,6 +45,10 @@ extension Router {
             if upstream.pointee.state == .loggingIn { logInAgain(upstream) }
         }
         tryRenewal(upstream)
+        if upstream.pointee.complaint != .none { heed(upstream) }
+        leaveIfAnswered(upstream)
+        // What it learnt from an answer may let a paused one go on.
+        if isPaused[upstream.pointee.user.rawValue] { markDirty(upstream) }
         settle()
     }
 
@@ -83,6 +87,11 @@ extension Router {
             scanning: while true {
                 switch upstream.pointee.framer.next(base, from: offset, to: end) {
                 case .reply(let after):
+                    if upstream.pointee.framer.type == UInt8(ascii: "-") {
+                        listen(
+                            upstream,
+                            UnsafeRawBufferPointer(start: base + offset, count: after - offset))
+                    }
                     if run.pointee.kind != .plain {
                         hold(upstream, run.pointee.kind, base + offset, after - offset)
                         guard learn(run.pointee.kind, upstream) else {
@@ -255,6 +264,10 @@ extension Router {
         switch upstream.pointee.framer.next(base, from: offset, to: end) {
         case .reply(let after):
             let kind = run.pointee.kind
+            if upstream.pointee.framer.type == UInt8(ascii: "-") {
+                listen(
+                    upstream, UnsafeRawBufferPointer(start: base + offset, count: after - offset))
+            }
             upstream.pointee.partialReply = 0
             if kind != .plain { hold(upstream, kind, base + offset, after - offset) }
             guard kind == .plain || learn(kind, upstream) else {

@@ -38,6 +38,11 @@ extension Router {
         routes[route].backoffMaximum = maximum
     }
 
+    /// Another age at which connections are replaced; those that are up keep to the old one.
+    package func changeMaximumAge(ofRoute route: Int, to age: Duration?) {
+        routes[route].maximumAge = age
+    }
+
     /// Other bounds from now on, also for the sessions that are there. What buffers and places were
     /// made by stays as it is.
     package func follow(_ next: Limits) {
@@ -55,6 +60,8 @@ extension Router {
         credentials.append(nil)
         permissions.append([])
         databases.append([])
+        roles.append(ServerRole())
+        isPaused.append(pausesNewUsers)
         return UserIndex(credentials.count - 1)
     }
 
@@ -83,6 +90,18 @@ extension Router {
         for session in over { end(session, .noLongerAdmitted) }
         settle()
         for route in routes.indices where isRetired[route] { closeUnneeded(route) }
+    }
+
+    /// Ends one session, at once; what it is owed is dropped.
+    ///
+    /// - Returns: false if there is none of this number.
+    package func kill(session id: UInt64) -> Bool {
+        var next = firstSession
+        while let session = next, session.pointee.id != id { next = session.pointee.next }
+        guard let session = next else { return false }
+        end(session, .killed)
+        settle()
+        return true
     }
 
     /// Closes what a retired route holds ready and has no use for. Whatever still owes something is

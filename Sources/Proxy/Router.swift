@@ -65,6 +65,8 @@ package struct Route: Sendable {
     /// The pause does not grow beyond this. Each pause is shortened by up to half, at random, so
     /// that many proxies do not return at the same moment.
     package internal(set) var backoffMaximum: Duration
+    /// A connection that is older is replaced, each a little earlier at random. nil: never.
+    package internal(set) var maximumAge: Duration?
 
     package init(
         user: UserIndex,
@@ -72,7 +74,8 @@ package struct Route: Sendable {
         principal: String = "",
         acceptsAnyLogin: Bool = false,
         backoffMinimum: Duration = .milliseconds(50),
-        backoffMaximum: Duration = .seconds(2)
+        backoffMaximum: Duration = .seconds(2),
+        maximumAge: Duration? = nil
     ) {
         self.user = user
         self.isDedicated = isDedicated
@@ -80,6 +83,7 @@ package struct Route: Sendable {
         self.acceptsAnyLogin = acceptsAnyLogin
         self.backoffMinimum = backoffMinimum
         self.backoffMaximum = backoffMaximum
+        self.maximumAge = maximumAge
     }
 }
 
@@ -119,6 +123,12 @@ package final class Router {
     var permissions: [Permissions]
     /// By user: the databases that it may select.
     var databases: [Set<Int>]
+    /// By user: what its server is.
+    var roles: [ServerRole]
+    /// By user: its commands wait, see Router+Pause.swift.
+    var isPaused: [Bool]
+    /// So do those of users that come with another configuration.
+    var pausesNewUsers = false
 
     /// For each route RESP2 then RESP3 of database 0 (`firstPools`); others as they are needed.
     var pools: [Pool] = []
@@ -198,6 +208,8 @@ package final class Router {
         credentials = Array(repeating: nil, count: userCount)
         permissions = Array(repeating: [], count: userCount)
         databases = Array(repeating: [], count: userCount)
+        roles = Array(repeating: ServerRole(), count: userCount)
+        isPaused = Array(repeating: false, count: userCount)
         figures = .allocate(capacity: 1)
         figures.initialize(to: Figures())
         requestBuffer = .allocate(byteCount: limits.receiveBuffer, alignment: 64)

@@ -153,8 +153,14 @@ package struct Upstream: ~Copyable {
     /// When the last of them was.
     var renewalFailedAt = Instant(nanoseconds: 0)
     var renewAt = Instant.never
-    /// From here on it is given up at the first moment when that harms nobody.
+    /// Its login could not be renewed and ends soon: see `giveUpAt`.
     var replaceAt = Instant.never
+    /// It is too old, or not to be used any more for the reason beside it: see `giveUpAt`.
+    var outdatedAt = Instant.never
+    var outdatedFor = ReplacementReason.age
+    /// What the server's errors said of the server itself, and in which words.
+    var complaint = Complaint.none
+    var complaintText: [UInt8] = []
     /// It is given up here, whatever is under way.
     var closeAt = Instant.never
     /// Requests were handed over since the connection is ready, or is its session's.

@@ -45,6 +45,8 @@ final class ControlLoop {
 
     /// Where orders are posted to. After the end it is closed: nobody answers any more.
     let orders = Mailbox<Order>()
+    /// Called when another process has taken over: it has the places of admin from now on.
+    var whenHandedOver: () -> Void = {}
     private let server: Server
     /// As the settings are now.
     private let patience: () -> Patience
@@ -196,6 +198,7 @@ final class ControlLoop {
                 "handover_drain_timeout": "\(Duration.nanoseconds(patience.handover))",
             ])
         notices.didHandOver(to: processID)
+        whenHandedOver()
         pulseTimer.pointee.stop()
         state = .leaving(until: loop.now &+ patience.handover)
         check()

@@ -30,7 +30,11 @@ final class Reload {
     private let logger: Logger
     private let logPolicy: LogPolicy
     /// Those in use.
-    private(set) var settings: Settings
+    private(set) var settings: Settings {
+        didSet { inUse.set(settings) }
+    }
+    /// The same, for other threads.
+    let inUse: SettingsInForce
     /// Of the reload that is under way.
     private var problems: [String] = []
     private var warnings: [String] = []
@@ -44,6 +48,7 @@ final class Reload {
         clusters: ClusterCheck, logger: Logger, logPolicy: LogPolicy
     ) {
         self.settings = settings
+        inUse = SettingsInForce(settings)
         self.load = load
         self.environment = environment
         self.server = server
@@ -168,6 +173,7 @@ extension Settings {
         result.threads = old.threads
         result.connectionsPerWorker = old.connectionsPerWorker
         result.handoverSocket = old.handoverSocket
+        result.admin.socket = old.admin.socket
         return result
     }
 

@@ -94,8 +94,19 @@ func serve(
         },
         reload: reload, notices: notices, handoverSocket: inheritance.handoverSocket,
         logger: logger)
+    var console: Console?
+    if let path = settings.admin.socket {
+        let actions = ConsoleActions(
+            server, settings: reload?.inUse ?? SettingsInForce(settings), orders: control.orders)
+        console = try Console(path: path, actions: actions, logger: logger)
+    }
+    control.whenHandedOver = {
+        admin?.stop()
+        console?.stop()
+    }
     notices.isReady()
     let ended = try control.run()
+    console?.stop()
     if ended > 0 {
         logger.warning(
             "sessions were ended with replies still owed",
@@ -192,7 +203,9 @@ extension UpstreamTarget {
             ),
             userTimeout: upstream.tcpUserTimeout,
             reconnectMinimum: upstream.reconnectMin,
-            reconnectMaximum: upstream.reconnectMax
+            reconnectMaximum: upstream.reconnectMax,
+            connectionMaximumAge: upstream.connectionMaxAge == .zero
+                ? nil : upstream.connectionMaxAge
         )
     }
 }

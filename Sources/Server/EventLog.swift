@@ -120,6 +120,21 @@ package struct EventLog {
                 """,
                 metadata: metadata(facts)
             )
+        case .replaced(let facts, let reason):
+            logger.debug(
+                "replacing an upstream connection",
+                metadata: metadata(facts).merging(["reason": "\(reason)"]) { $1 })
+        case .failover(let facts, let reply):
+            say(
+                .warning,
+                """
+                the server is not what it was: wanted a primary that serves, got '\(reply)'. Its name \
+                is resolved anew and its connections are replaced
+                """,
+                key: "failover " + key(facts),
+                metadata(facts),
+                now
+            )
         case .lost(let facts, let reason, let closed, let kept):
             var metadata = metadata(facts)
             metadata["sessions_closed"] = "\(closed)"

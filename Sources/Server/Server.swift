@@ -31,7 +31,7 @@ package final class Server: Sendable {
 
     /// What each listener is bound to, in the configuration's order.
     package let addresses: [[SocketAddress]]
-    private let workers: [WorkerHandle]
+    let workers: [WorkerHandle]
     private let acceptor = Mailbox<AcceptorMessage>()
     private let threads: Mutex<[Thread]>
     private let resolver: Resolver

@@ -24,6 +24,8 @@ package struct UpstreamTarget: Sendable {
     package var reconnectMinimum: Duration
     /// The pause does not grow beyond this.
     package var reconnectMaximum: Duration
+    /// A connection that is older is replaced. nil: never.
+    package var connectionMaximumAge: Duration?
 
     package init(
         name: String,
@@ -35,7 +37,8 @@ package struct UpstreamTarget: Sendable {
         keepAlive: KeepAlive,
         userTimeout: Duration,
         reconnectMinimum: Duration,
-        reconnectMaximum: Duration
+        reconnectMaximum: Duration,
+        connectionMaximumAge: Duration? = nil
     ) {
         self.name = name
         self.host = host
@@ -47,6 +50,7 @@ package struct UpstreamTarget: Sendable {
         self.userTimeout = userTimeout
         self.reconnectMinimum = reconnectMinimum
         self.reconnectMaximum = reconnectMaximum
+        self.connectionMaximumAge = connectionMaximumAge
     }
 
     var address: String { host.utf8.contains(58) ? "[\(host)]:\(port)" : "\(host):\(port)" }

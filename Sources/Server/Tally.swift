@@ -159,6 +159,7 @@ package struct Tally: Sendable {
         case .lost(let facts, _, _, _): byUser[facts.user.rawValue].lost &+= 1
         case .gaveUp(let facts, let commands):
             byUser[facts.user.rawValue].commandsGivenUp &+= UInt64(commands)
+        case .replaced, .failover: break
         case .violation: violations &+= 1
         case .sessionClosed: break  // Counted by who knows whose it was.
         }

@@ -28,6 +28,7 @@ enum WorkerMessage: Sendable {
     case resolved(UInt64, ResolveResult)
     case follow(Succession)
     case report(ReportRequest)
+    case order(OrderRequest)
     case pulse(Pulse)
     case drain
     /// Ends what is left.
@@ -217,6 +218,7 @@ final class Worker {
             switch message {
             case .client(let arrival): turnAway(arrival)
             case .report(let request): request.answer(report(request))
+            case .order(let request): request.excuse()
             case .pulse(let pulse): pulse.answer()
             default: break
             }
@@ -242,6 +244,8 @@ final class Worker {
             follow(succession)
         case .report(let request):
             request.answer(report(request))
+        case .order(let request):
+            request.answer(carryOut(request.order))
         case .pulse(let pulse):
             pulse.answer()
         case .drain:
@@ -340,6 +344,7 @@ final class Worker {
                 let target = configuration.target(of: route)
                 router.changePauses(
                     ofRoute: number, from: target.reconnectMinimum, to: target.reconnectMaximum)
+                router.changeMaximumAge(ofRoute: number, to: target.connectionMaximumAge)
             }
             if number >= old.count {
                 router.addRoute(configuration.route(route))
@@ -678,6 +683,26 @@ final class Worker {
         } else {
             counts.places(of: next).giveBack()
         }
+    }
+
+    // MARK: Orders
+
+    private func carryOut(_ order: Order) -> OrderAnswer {
+        var answer = OrderAnswer()
+        for user in order.users(in: userCount) {
+            switch order.kind {
+            case .pause: router.pause(user)
+            case .resume: router.resume(user)
+            case .reconnect: router.reconnect(user)
+            case .renew: router.renew(user)
+            case .kill(let worker, let session):
+                if worker == number && user == nil { answer.found = router.kill(session: session) }
+            case .look: break
+            }
+            answer.unfinished = answer.unfinished + router.unfinished(of: user)
+        }
+        answer.isPaused = (0..<userCount).map { router.isPaused(UserIndex($0)) }
+        return answer
     }
 
     // MARK: What others ask
@@ -1057,7 +1082,8 @@ extension ServerConfiguration {
             principal: route.rule.principal,
             acceptsAnyLogin: route.acceptsAnyLogin,
             backoffMinimum: target.reconnectMinimum,
-            backoffMaximum: target.reconnectMaximum
+            backoffMaximum: target.reconnectMaximum,
+            maximumAge: target.connectionMaximumAge
         )
     }
 }

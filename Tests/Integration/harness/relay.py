@@ -60,6 +60,10 @@ class Relay:
         """Closes every connection at once, without a TLS goodbye."""
         self._run(self._abort_all())
 
+    def lead_to(self, server: RedisServer) -> None:
+        """New connections go to this server, as when a name gets another address; old ones stay."""
+        self.server = server
+
     def close(self) -> None:
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -32,6 +32,8 @@ struct Settings {
     var hasTokens = false
     /// By user: what the server does not let it run.
     var denied: [Set<String>] = [[], []]
+    /// An operator pauses and resumes users, replaces connections, renews logins, and ends sessions.
+    var hasOrders = false
     /// That changes during the run, and the server loads its data now and then.
     var changesAccess = false
 }
@@ -80,6 +82,10 @@ final class World {
     /// Logins of clients that are being verified.
     private var verifications: [(attempt: UInt64, name: String, session: UInt64)] = []
     private var routes: [UInt64: Int] = [:]
+
+    /// By user.
+    private var isPaused = [false, false]
+    private var killed: Set<UInt64> = []
 
     // What the server refuses at present.
     private(set) var denied: [Set<String>]
@@ -132,6 +138,7 @@ final class World {
         }
         settings.hasLogins = seed % 3 == 0
         settings.hasTokens = seed % 4 == 0
+        settings.hasOrders = seed % 5 < 3
         settings.limits.connectionsPerPool = dice.pick([1, 1, 2])
         settings.limits.maximumPinned = dice.pick([1, 3, 1_000])
         settings.limits.spareConnections = dice.pick([0, 1, 2])
@@ -279,9 +286,40 @@ final class World {
             guard dice.chance(1, in: 10) else { return }
             router.trim()
             didAct()
+        case 99 where settings.hasOrders && dice.chance(1, in: 4): order()
         default:
             if router.wantsTicks && now - lastTick > 20_000_000 { tick() }
         }
+    }
+
+    /// What an operator may want at any time.
+    private func order() {
+        let user = dice.chance(1, in: 2) ? nil : dice.roll(2)
+        let index = user.map { UserIndex($0) }
+        switch dice.roll(6) {
+        case 0:
+            count("orders: pause")
+            router.pause(index)
+            for number in 0..<2 where user == nil || user == number { isPaused[number] = true }
+        case 1, 2:
+            count("orders: resume")
+            for number in 0..<2 where user == nil || user == number { isPaused[number] = false }
+            router.resume(index)
+        case 3:
+            count("orders: reconnect")
+            router.reconnect(index)
+        case 4:
+            count("orders: renew")
+            router.renew(index)
+        default:
+            guard !present.isEmpty, dice.chance(1, in: 4) else { return }
+            let client = dice.pick(present)
+            guard !client.isClosed else { return }
+            count("orders: kill")
+            killed.insert(client.id)
+            if !router.kill(session: client.id) { fail("there is no session to be killed") }
+        }
+        didAct()
     }
 
     private func endTurn() {
@@ -504,6 +542,8 @@ final class World {
             if client.unread < client.capacity && !client.isBlocked {
                 fail("\(who) reads, and is closed as a slow reader")
             }
+        case "killed":
+            if !killed.contains(client.id) { fail("\(who) is killed without an order") }
         case "loginExpired":
             if !settings.hasTokens { fail("\(who) is closed for a login that does not end") }
         case "loginDeadline":
@@ -591,6 +631,8 @@ final class World {
         case .renewed: count("logins renewed")
         case .renewalFailed: count("renewals failed")
         case .loginExpired: count("logins expired")
+        case .replaced(_, let reason): count("replaced for \(reason)")
+        case .failover: count("failovers")
         case .gaveUp: count("waits given up")
         case .violation: count("violations")
         }
@@ -714,6 +756,9 @@ final class World {
         let outgoing = router.outgoing(of: upstream)
         if !outgoing.isEmpty {
             let isLogin = contains(outgoing, "PROXYPASS-")
+            if connection.isShared, isPaused[upstream.pointee.user.rawValue], !isLogin {
+                fail("a paused connection sends")
+            }
             progress += outgoing.count
             if let wrong = connection.handOver(outgoing, isLogin: isLogin, self) { fail(wrong) }
         }
@@ -760,6 +805,9 @@ final class World {
     private func comeToRest() {
         faults = false
         isLoading = false
+        isPaused = [false, false]
+        router.resume()
+        didAct()
         for user in 0..<2 { passwords[user] = sourcePasswords[user] }
         if settings.hasTokens {
             // Or renewals would go on for ever.
