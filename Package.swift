@@ -4,18 +4,19 @@ import PackageDescription
 // The rooms and the only directions in which they may know one another:
 //
 //                        RedisAuthProxy            commands and wiring
-//        ┌─────────────┬───────┴──────┬──────────────┐
-//      Admin           │              │              │
-//        │             │              │              │
-//      Server     Configuration  Credentials     Telemetry
-//      ┌──┴─────┐        │         ┌──┴──┐
-//    Proxy   Transport   │         │    AWS
+//        ┌─────────────┬───────┴──────┬───────────┬──────────┐
+//      Admin           │              │           │          │
+//        │             │              │           │          │
+//      Server     Configuration  Credentials  Rotation   Telemetry
+//      ┌──┴─────┐        │         ┌──┴──┐        │
+//    Proxy   Transport   │         │    AWS ◄─────┘
 //    ┌─┴──┐              ▼         ▼     │
 //   RESP  └──────────► Identity ◄──┴─────┘
 //
-// Data plane: Server, Proxy, RESP, Transport.   Control plane: Admin, Configuration, Credentials, AWS.
+// Data plane: Server, Proxy, RESP, Transport.   Control plane: Admin, Configuration, Credentials,
+// Rotation, AWS.
 // Telemetry is a leaf: Admin, Server, Configuration and Credentials may use it. Admin reads what Server
-// reports, and so knows the values of Proxy, Transport and Identity.
+// reports, and so knows the values of Proxy, Transport, Configuration and Identity.
 
 let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -76,6 +77,7 @@ let package = Package(
             dependencies: ["Identity", "Telemetry", "AWS", log],
             swiftSettings: settings
         ),
+        .target(name: "Rotation", dependencies: ["Identity", "AWS"], swiftSettings: settings),
         .target(
             name: "Configuration",
             dependencies: ["Identity", "Telemetry", log, "Yams"],
@@ -97,7 +99,7 @@ let package = Package(
         .executableTarget(
             name: "RedisAuthProxy",
             dependencies: [
-                "Server", "Admin", "Configuration", "Credentials", "Telemetry", "Proxy",
+                "Server", "Admin", "Configuration", "Credentials", "Rotation", "Telemetry", "Proxy",
                 "Transport", "AWS", "Identity", "COpenSSL", log,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -126,6 +128,11 @@ let package = Package(
         .testTarget(
             name: "CredentialsTests",
             dependencies: ["Credentials", "AWS", "Identity", "Telemetry", log],
+            swiftSettings: settings
+        ),
+        .testTarget(
+            name: "RotationTests",
+            dependencies: ["Rotation", "AWS", "Identity"],
             swiftSettings: settings
         ),
         .testTarget(

@@ -48,6 +48,47 @@ package final class AWSClient: Sendable {
         }
     }
 
+    /// An operation of a service with the query protocol: a form that is answered with XML; nil if
+    /// the answer is none.
+    ///
+    /// - Parameters:
+    ///   - what: the operation and its object, for messages.
+    ///   - parameters: names and values, `Action` and `Version` among them.
+    func query(
+        _ service: Service, _ what: String, _ parameters: [(name: String, value: Secret)],
+        region: String, credential: AWSCredential?, endpoint: Endpoint? = nil
+    ) throws(AWSFailure) -> XMLAnswer? {
+        var body = WipedBuffer(capacity: 4096)
+        for (index, parameter) in parameters.enumerated() {
+            if index > 0 { body.append("&") }
+            body.append(parameter.name)
+            body.append("=")
+            body.appendEncoded(parameter.value)
+        }
+        let operation = Operation(
+            service: service, name: what, region: region, credential: credential,
+            headers: [("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")],
+            body: body.secret(), endpoint: endpoint)
+        return XMLAnswer(try perform(operation))
+    }
+
+    /// An operation of a service with JSON; nil if the answer is none.
+    ///
+    /// - Parameters:
+    ///   - target: what `X-Amz-Target` says, such as `secretsmanager.GetSecretValue`.
+    ///   - what: the operation and its object, for messages.
+    func json(
+        _ service: Service, _ target: String, _ what: String, body: Secret, region: String,
+        credential: AWSCredential
+    ) throws(AWSFailure) -> JSONObject? {
+        let operation = Operation(
+            service: service, name: what, region: region, credential: credential,
+            headers: [
+                ("Content-Type", "application/x-amz-json-1.1"), ("X-Amz-Target", target),
+            ], body: body)
+        return JSONObject(try perform(operation))
+    }
+
     private func attempt(_ operation: Operation, at endpoint: Endpoint) throws(Retry.Attempt)
         -> Secret
     {

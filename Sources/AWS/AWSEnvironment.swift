@@ -48,6 +48,13 @@ package struct AWSEnvironment: Sendable {
         self.secrets = secrets
     }
 
+    /// The same, with a variable that has another value.
+    package func setting(_ name: String, to value: String) -> AWSEnvironment {
+        var variables = variables
+        variables[name] = value
+        return AWSEnvironment(variables: variables, secrets: secrets)
+    }
+
     package subscript(name: String) -> String? {
         variables[name].flatMap { $0.trimmed().isEmpty ? nil : $0 }
     }

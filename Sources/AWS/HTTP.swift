@@ -27,8 +27,8 @@ package struct HTTPRequest: Sendable {
     package var headers: [HTTPHeader]
     package var body: Secret?
     package var connectTimeout: Duration = .seconds(5)
-    /// For all of it.
-    package var timeout: Duration = .seconds(10)
+    /// For all of it; nil: as long as it takes.
+    package var timeout: Duration? = .seconds(10)
     /// Whether the environment's proxies (`https_proxy` and so on) apply.
     package var usesProxy = true
     /// A Unix socket to connect to, in place of what the URL's host stands for.
@@ -99,7 +99,9 @@ package final class HTTPClient: Sendable {
         ccurl_set_long(handle, CURLOPT_FOLLOWLOCATION, 0)
         ccurl_set_long(
             handle, CURLOPT_CONNECTTIMEOUT_MS, max(1, Int(request.connectTimeout.milliseconds)))
-        ccurl_set_long(handle, CURLOPT_TIMEOUT_MS, max(1, Int(request.timeout.milliseconds)))
+        // 0 is no limit.
+        ccurl_set_long(
+            handle, CURLOPT_TIMEOUT_MS, request.timeout.map { max(1, Int($0.milliseconds)) } ?? 0)
         ccurl_set_long(handle, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2)
         if !request.usesProxy { ccurl_set_string(handle, CURLOPT_NOPROXY, "*") }
         if let path = request.socketPath {

@@ -1,13 +1,15 @@
 // JSON as AWS's services and credential sources write it, and the credential that most of it is.
 
 import FoundationEssentials
-import Identity
+package import Identity
 
 /// A value of JSON, as far as it matters here.
-enum JSONValue: Decodable, Equatable {
+enum JSONValue: Decodable, Equatable, Sendable {
     case text(String)
     case number(Double)
+    case flag(Bool)
     case object([String: JSONValue])
+    case list([JSONValue])
     case other
 
     init(from decoder: any Decoder) throws {
@@ -16,8 +18,12 @@ enum JSONValue: Decodable, Equatable {
             self = .text(text)
         } else if let number = try? container.decode(Double.self) {
             self = .number(number)
+        } else if let flag = try? container.decode(Bool.self) {
+            self = .flag(flag)
         } else if let object = try? container.decode([String: JSONValue].self) {
             self = .object(object)
+        } else if let list = try? container.decode([JSONValue].self) {
+            self = .list(list)
         } else {
             self = .other
         }
@@ -36,6 +42,65 @@ extension JSONObject {
     /// A text that is not empty.
     func text(_ key: String) -> String? {
         if case .text(let text)? = self[key], !text.isEmpty { text } else { nil }
+    }
+}
+
+extension WipedBuffer {
+    /// A text of JSON, in its quotes. What is not ASCII stays as it is.
+    package mutating func appendJSON(_ text: UnsafeRawBufferPointer) {
+        append(byte: UInt8(ascii: "\""))
+        for byte in text {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+                append(byte: UInt8(ascii: "\\"))
+                append(byte: byte)
+            case 0..<0x20, 0x7f:
+                append("\\u00")
+                append(byte: hexDigit(byte >> 4))
+                append(byte: hexDigit(byte & 15))
+            default: append(byte: byte)
+            }
+        }
+        append(byte: UInt8(ascii: "\""))
+    }
+
+    package mutating func appendJSON(_ text: String) {
+        var text = text
+        text.withUTF8 { appendJSON(UnsafeRawBufferPointer($0)) }
+    }
+
+    package mutating func appendJSON(_ secret: Secret) {
+        secret.withBytes { appendJSON($0) }
+    }
+
+    /// `{"name":"text",…,"name":["text",…]}`; secrets may be among the texts.
+    mutating func appendJSON(
+        _ members: [(name: String, value: Secret)], lists: [(name: String, texts: [String])] = []
+    ) {
+        append("{")
+        for (index, member) in members.enumerated() {
+            if index > 0 { append(",") }
+            appendJSON(member.name)
+            append(":")
+            appendJSON(member.value)
+        }
+        for list in lists {
+            append(",")
+            appendJSON(list.name)
+            append(":")
+            appendJSON(list.texts.map { Secret($0.utf8) })
+        }
+        append("}")
+    }
+
+    /// `["text",…]`; the texts may be secrets.
+    mutating func appendJSON(_ texts: [Secret]) {
+        append("[")
+        for (index, text) in texts.enumerated() {
+            if index > 0 { append(",") }
+            appendJSON(text)
+        }
+        append("]")
     }
 }
 
@@ -78,4 +143,11 @@ extension AWSCredential {
 /// Reads JSON. What the decoder makes on its way is not wiped.
 func decode<Content: Decodable>(_ type: Content.Type, _ json: Secret) throws -> Content {
     try JSONDecoder().decode(type, from: json.withBytes { Data($0) })
+}
+
+/// The texts of an object that are not empty, by their keys; nil if the bytes are no JSON object.
+package func jsonTexts(of json: Secret) -> [String: String]? {
+    JSONObject(json)?.compactMapValues { value in
+        if case .text(let text) = value, !text.isEmpty { text } else { nil }
+    }
 }

@@ -73,26 +73,15 @@ extension AWSClient {
         _ name: String, _ parameters: [(String, Secret)], role: String,
         credential: AWSCredential?, region: String?, source: String
     ) throws(AWSFailure) -> AWSCredential {
-        var body = WipedBuffer(capacity: 4096)
-        for (index, parameter) in parameters.enumerated() {
-            if index > 0 { body.append("&") }
-            body.append(parameter.0)
-            body.append("=")
-            body.appendEncoded(parameter.1)
-        }
-        var operation = Operation(
-            service: .sts, name: "\(name) of \(role)", region: region ?? "us-east-1",
-            credential: credential,
-            headers: [
-                ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-            ], body: body.secret())
-        if region == nil, let global = try globalSTS() { operation.endpoint = global }
-        let answer = try perform(operation)
-        guard let xml = XMLAnswer(answer), let key = xml.texts["AccessKeyId"],
+        let what = "\(name) of \(role)"
+        let answer = try query(
+            .sts, what, parameters, region: region ?? "us-east-1", credential: credential,
+            endpoint: region == nil ? globalSTS() : nil)
+        guard let xml = answer, let key = xml.texts["AccessKeyId"],
             let secret = xml.texts["SecretAccessKey"], !key.isEmpty, !secret.isEmpty
         else {
             throw AWSFailure(
-                .refused, "\(name) of \(role): wanted XML with a credential, got something else")
+                .refused, "\(what): wanted XML with a credential, got something else")
         }
         return AWSCredential(
             accessKeyID: key, secretAccessKey: Secret(secret.utf8),

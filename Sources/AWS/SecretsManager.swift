@@ -1,4 +1,5 @@
-// GetSecretValue, the one operation of Secrets Manager that a reader needs.
+// GetSecretValue, the one operation of Secrets Manager that a reader needs. What changes secrets is in
+// SecretVersions.swift.
 
 import FoundationEssentials
 package import Identity
@@ -18,6 +19,11 @@ package struct SecretVersion: Sendable, Equatable {
     package let id: String
     /// What was stored: text or bytes.
     package let value: Secret
+
+    package init(id: String, value: Secret) {
+        self.id = id
+        self.value = value
+    }
 }
 
 extension AWSClient {
@@ -25,29 +31,31 @@ extension AWSClient {
     ///
     /// The label is always sent: with AWS the answer is the same without it, and not with every
     /// stand-in.
+    ///
+    /// - Parameter version: that this one must be; if another one has the label, AWS refuses.
     package func secretVersion(
-        _ stage: SecretStage, of id: String, region: String, signedBy credential: AWSCredential
+        _ stage: SecretStage, version: String? = nil, of id: String, region: String,
+        signedBy credential: AWSCredential
     ) throws(AWSFailure) -> SecretVersion? {
         let what = "GetSecretValue of \(id), \(stage.rawValue)"
-        guard
-            let body = try? JSONEncoder().encode(
-                ["SecretId": id, "VersionStage": stage.rawValue])
-        else { throw AWSFailure(.refused, "\(what): the id cannot be sent") }
-        let operation = Operation(
-            service: .secretsManager, name: what, region: region, credential: credential,
-            headers: [
-                ("Content-Type", "application/x-amz-json-1.1"),
-                ("X-Amz-Target", "secretsmanager.GetSecretValue"),
-            ], body: Secret(body))
-        let answered: Secret
+        var members = [
+            (name: "SecretId", value: Secret(id.utf8)),
+            (name: "VersionStage", value: Secret(stage.rawValue.utf8)),
+        ]
+        if let version { members.append(("VersionId", Secret(version.utf8))) }
+        var body = WipedBuffer(capacity: 512)
+        body.appendJSON(members)
+        let answered: JSONObject?
         do throws(AWSFailure) {
-            answered = try perform(operation)
+            answered = try json(
+                .secretsManager, "secretsmanager.GetSecretValue", what, body: body.secret(),
+                region: region, credential: credential)
         } catch {
             // The same name for a secret, a version and a label that is not there.
             if error.code == "ResourceNotFoundException", stage != .current { return nil }
             throw error
         }
-        guard let answer = JSONObject(answered), let version = answer.text("VersionId") else {
+        guard let answer = answered, let version = answer.text("VersionId") else {
             throw AWSFailure(
                 .unavailable, "\(what): wanted JSON with a version, got something else")
         }
@@ -75,11 +83,7 @@ package struct SecretLogin: Sendable {
     ///
     /// - Throws: `Unusable`; nothing of the text is in it.
     package init(_ value: Secret, userNameKey: String, passwordKey: String) throws(Unusable) {
-        let isObject = value.withBytes { bytes in
-            bytes.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0a && $0 != 0x0d }
-                == UInt8(ascii: "{")
-        }
-        guard isObject else {
+        guard Self.isObject(value) else {
             userName = nil
             password = value.withoutFinalLineBreak()
             try Self.check(password)
@@ -104,6 +108,14 @@ package struct SecretLogin: Sendable {
         if let userName, userName.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7f }) {
             throw Unusable(
                 reason: "wanted a user's name without blanks under the key \(userNameKey)")
+        }
+    }
+
+    /// Whether it is meant to be a JSON object.
+    static func isObject(_ value: Secret) -> Bool {
+        value.withBytes { bytes in
+            bytes.first { $0 != 0x20 && $0 != 0x09 && $0 != 0x0a && $0 != 0x0d }
+                == UInt8(ascii: "{")
         }
     }
 

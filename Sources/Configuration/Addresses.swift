@@ -70,7 +70,9 @@ extension ListenerAddress {
 
 /// `rediss://HOST[:PORT]` or `redis://HOST[:PORT]`; the port is 6379 if it is not given.
 /// Never repeats what it was given: a URL is where passwords are pasted.
-func parseUpstreamURL(_ url: String) throws(Unwanted) -> (address: HostAndPort, isTLS: Bool) {
+package func parseUpstreamURL(
+    _ url: String
+) throws(Unwanted) -> (address: HostAndPort, isTLS: Bool) {
     let isTLS: Bool
     var rest: String
     if let address = url.dropPrefix("rediss://") {

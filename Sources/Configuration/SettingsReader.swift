@@ -329,7 +329,7 @@ extension SettingsReader {
         if let secret = parts["secrets_manager"] {
             var source = SecretsManagerSource()
             section(secret, "secrets_manager", into: &source)
-            source.region = source.region ?? region(ofSecret: source.secretID)
+            source.region = source.region ?? AWSNames.region(ofSecret: source.secretID)
             credentials.sources.append(.secretsManager(source))
         }
         guard credentials.sources.count == 1, let source = credentials.sources.first else {
@@ -395,15 +395,6 @@ extension SettingsReader {
                 "iam: the address of upstream \(upstream.name) is a serverless cache's, whose tokens"
                     + " must say so: add serverless: true")
         }
-    }
-
-    /// `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`.
-    private func region(ofSecret id: String) -> String? {
-        let parts = id.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-        guard parts.count >= 7, parts[0] == "arn", parts[2] == "secretsmanager",
-            AWSNames.isRegion(parts[3])
-        else { return nil }
-        return parts[3]
     }
 }
 

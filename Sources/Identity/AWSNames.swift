@@ -32,6 +32,15 @@ package enum AWSNames {
             }
     }
 
+    /// The region in `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME`; nil if it is no such ARN.
+    package static func region(ofSecret id: String) -> String? {
+        let parts = id.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count >= 7, parts[0] == "arn", parts[2] == "secretsmanager",
+            isRegion(parts[3])
+        else { return nil }
+        return parts[3]
+    }
+
     private static func isLetter(_ byte: UInt8) -> Bool {
         (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
     }

@@ -9,6 +9,8 @@ enum Exit: Int32, CaseIterable {
     case usage = 64
     case unavailable = 69
     case system = 71
+    case unfinished = 75
+    case denied = 77
     case configuration = 78
 
     var meaning: String {
@@ -19,6 +21,8 @@ enum Exit: Int32, CaseIterable {
             "something that is needed is not there: an address, a program; for doctor: a step failed;"
                 + " for wait: not ready in time"
         case .system: "the operating system refused something: descriptors, threads, memory"
+        case .unfinished: "a rotation was not finished in time; done again it goes on"
+        case .denied: "AWS or a server refused the request or the login"
         case .configuration: "the configuration cannot be used; every problem has been printed"
         }
     }

@@ -183,6 +183,13 @@ final class ServerConnection {
     func ask(
         _ arguments: String..., until deadline: Deadline
     ) throws(ConnectionFailure) -> ServerReply {
+        try ask(arguments, until: deadline)
+    }
+
+    /// One command and its answer.
+    func ask(
+        _ arguments: [String], until deadline: Deadline
+    ) throws(ConnectionFailure) -> ServerReply {
         var request = "*\(arguments.count)\r\n"
         for argument in arguments { request += "$\(argument.utf8.count)\r\n\(argument)\r\n" }
         let bytes = Array(request.utf8)

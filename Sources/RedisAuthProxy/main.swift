@@ -1,1 +1,5 @@
-ProxyCommand.main()
+if let function = RotationFunction(argumentCount: CommandLine.arguments.count) {
+    function.run()
+} else {
+    ProxyCommand.main()
+}

@@ -45,9 +45,9 @@ class Moto:
     def start(self) -> None:
         """On the same port as before, with the secrets of before."""
         self.process = Process(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.port],
-            self.directory / "moto.log",
-            environment={k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+            self.command(), self.directory / "moto.log",
+            environment={k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+            | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
         )
         wait_until(self._answers, self.process, f"moto_server on port {self.port}", 60)
         for name, versions in self.versions.items():
@@ -61,6 +61,9 @@ class Moto:
             current = self._holder(name, CURRENT)
             if current != versions[-1][0] and CURRENT in versions[-1][2]:
                 self._move(name, CURRENT, versions[-1][0], current)
+
+    def command(self) -> list:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.port]
 
     def _answers(self) -> bool:
         try:
@@ -126,6 +129,11 @@ class Moto:
 
     def value(self, name: str, stage: str = CURRENT) -> str:
         return self._call("GetSecretValue", SecretId=name, VersionStage=stage)["SecretString"]
+
+    def stages(self, name: str) -> dict:
+        """The labels of each version that has any."""
+        found = self._call("DescribeSecret", SecretId=name)["VersionIdsToStages"]
+        return {version: set(stages) for version, stages in found.items() if stages}
 
     def _holder(self, name: str, stage: str):
         """The version that has a stage."""

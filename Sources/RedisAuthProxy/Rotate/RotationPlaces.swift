@@ -1,0 +1,144 @@
+// Whose password a secret has, told from the secret and from what the command line or the function's
+// environment says besides.
+//
+//   user_arn in the secret, or --user-arn   ElastiCache or MemoryDB; servers, if any, try logins out
+//   otherwise                               servers of one's own, with an administrator's login
+//
+//   servers          --server, or host and port in the secret
+//   administrator    --admin-user with its password file, --admin-secret, or masterarn in the secret
+
+import AWS
+import Configuration
+import Credentials
+import Identity
+import Rotation
+import Transport
+
+/// What is known of users and servers beside the secret.
+struct RotationPlaces {
+    /// Whoever may change users on servers of one's own.
+    enum Administrator {
+        case file(userName: String, path: String)
+        /// A secret with `username` and `password`.
+        case secret(String)
+    }
+
+    var userARN: String?
+    /// For a secret that has no user's name.
+    var userName: String?
+    /// `rediss://HOST[:PORT]`
+    var serverURLs: [String] = []
+    var serverName: String?
+    var tls = TLSSettings()
+    var administrator: Administrator?
+    let access: AWSAccess
+
+    /// Whose password the secret has, and where to try it out.
+    func target(_ document: SecretDocument) throws(RotationFailure) -> RotationTarget {
+        let servers = try servers(document)
+        if let arn = try arn(document) {
+            return RotationTarget(user: CacheUserAccount(arn, access: access), login: servers)
+        }
+        guard let servers else {
+            throw RotationFailure(
+                .unusable,
+                "wanted a user_arn of ElastiCache or MemoryDB or a server, got neither",
+                advice: "put user_arn into the secret, or give --user-arn or --server")
+        }
+        guard let userName = document.userName ?? userName else {
+            throw RotationFailure(
+                .unusable, "wanted the name of the user, got none",
+                advice: "put username into the secret, or give --user")
+        }
+        let user = ServerUser(
+            loginName: userName, servers: servers, admin: try admin(document))
+        guard userName != user.admin.userName else {
+            throw RotationFailure(
+                .unusable,
+                "the administrator is the user itself, \(userName), whose login would be needed to"
+                    + " go on",
+                advice: "let another user be the administrator")
+        }
+        return RotationTarget(user: user, login: servers)
+    }
+
+    private func arn(_ document: SecretDocument) throws(RotationFailure) -> CacheUserARN? {
+        let stored = document.text("user_arn")
+        guard let text = userARN ?? stored else { return nil }
+        if let userARN, let stored, userARN != stored {
+            throw RotationFailure(
+                .unusable, "the user is \(userARN), and by user_arn in the secret \(stored)")
+        }
+        guard let arn = CacheUserARN(text) else {
+            throw RotationFailure(
+                .unusable,
+                "user_arn: wanted arn:aws:elasticache:REGION:ACCOUNT:user:ID or"
+                    + " arn:aws:memorydb:REGION:ACCOUNT:user/NAME, got \(escaped(text))")
+        }
+        return arn
+    }
+
+    private func servers(_ document: SecretDocument) throws(RotationFailure) -> RotationServers? {
+        var addresses: [HostAndPort] = []
+        for url in serverURLs { addresses.append(try RotationServers.address(url)) }
+        if addresses.isEmpty, let host = document.text("host") {
+            let shown = host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host
+            let port = document.text("port") ?? "6379"
+            addresses = [try RotationServers.address("rediss://\(shown):\(port)")]
+        }
+        guard !addresses.isEmpty else { return nil }
+        do throws(TLSContextError) {
+            return RotationServers(
+                addresses: addresses, serverName: serverName, tls: try TLSContext(tls))
+        } catch {
+            throw RotationFailure(.unusable, "\(error)")
+        }
+    }
+
+    private func admin(_ document: SecretDocument) throws(RotationFailure) -> Credential {
+        switch administrator ?? document.text("masterarn").map({ .secret($0) }) {
+        case nil:
+            throw RotationFailure(
+                .unusable, "wanted an administrator of the servers, got none",
+                advice: "give --admin-user and --admin-password-file, --admin-secret, or masterarn"
+                    + " in the secret")
+        case .file(let userName, let path):
+            do throws(PasswordFile.Unusable) {
+                return Credential(userName: userName, secret: try PasswordFile.read(path).secret)
+            } catch {
+                throw RotationFailure(.unusable, error.reason)
+            }
+        case .secret(let id):
+            return try admin(ofSecret: id)
+        }
+    }
+
+    private func admin(ofSecret id: String) throws(RotationFailure) -> Credential {
+        let region: String
+        if let named = AWSNames.region(ofSecret: id) {
+            region = named
+        } else {
+            region = try access.region()
+        }
+        let version = try access { (client, credential) throws(AWSFailure) in
+            try client.secretVersion(.current, of: id, region: region, signedBy: credential)
+        }
+        guard let version else {
+            throw RotationFailure(.unavailable, "secret \(id): no version has AWSCURRENT")
+        }
+        let login: SecretLogin
+        do throws(SecretLogin.Unusable) {
+            login = try SecretLogin(
+                version.value, userNameKey: "username", passwordKey: "password")
+        } catch {
+            throw RotationFailure(.unusable, "secret \(id), AWSCURRENT: \(error.reason)")
+        }
+        guard let userName = login.userName else {
+            throw RotationFailure(
+                .unusable,
+                "secret \(id), AWSCURRENT: wanted the administrator's name under the key username,"
+                    + " got none")
+        }
+        return Credential(userName: userName, secret: login.password)
+    }
+}
