@@ -87,7 +87,8 @@ let package = Package(
         .target(
             name: "Admin",
             dependencies: [
-                "Server", "Proxy", "RESP", "Transport", "Configuration", "Telemetry", "Identity", log,
+                "Server", "Proxy", "RESP", "Transport", "Configuration", "Telemetry", "Identity",
+                log,
                 histogram,
                 .product(name: "FlyingFox", package: "FlyingFox"),
                 .product(name: "FlyingSocks", package: "FlyingFox"),
@@ -143,7 +144,8 @@ let package = Package(
         .testTarget(
             name: "AdminTests",
             dependencies: [
-                "Admin", "Configuration", "Server", "Proxy", "Transport", "Telemetry", "Identity", log,
+                "Admin", "Configuration", "Server", "Proxy", "Transport", "Telemetry", "Identity",
+                log,
             ],
             swiftSettings: settings
         ),

@@ -100,7 +100,9 @@ extension Settings: Section {
                 "How long a client may leave a reply unread that holds up others before it is"
                     + " closed."),
             .structure("log", "a mapping with level and format", "What is logged, and how."),
-            .structure("admin", "a mapping with address and socket", "Where the proxy is watched and steered."),
+            .structure(
+                "admin", "a mapping with address and socket",
+                "Where the proxy is watched and steered."),
         ]
     }
 }
@@ -137,7 +139,7 @@ extension AdminSettings: Section {
                 "socket", \.socket, "the path of a Unix socket",
                 without: "Without it: there is none.",
                 "The console for redis-cli and scripts, for root and the proxy's own user (mode"
-                    + " 0600).")
+                    + " 0600)."),
         ]
     }
 }

@@ -74,10 +74,14 @@ extension Router {
 
     /// The command that is blocked on this connection, for as long as it may wait now.
     private func nextSlice(_ upstream: UpstreamRef) -> [UInt8] {
-        guard var blocked = upstream.pointee.blocked, let life = life(of: upstream) else {
-            return []
-        }
+        guard var blocked = upstream.pointee.blocked else { return [] }
         let rest = blocked.deadline.map { $0.since(now) }
+        guard let life = life(of: upstream) else {
+            // There is no credential just now: said anew when it has logged in.
+            blocked.sliceEnd = nil
+            upstream.pointee.blocked = blocked
+            return blocked.request.bytes(timeout: rest)
+        }
         let isOnce = blocked.request.readsFromNow
         var slice = isOnce ? life.limit * 0.9 : life.dueAfter * 0.9
         if upstream.pointee.state == .ready && upstream.pointee.renewal == .none {

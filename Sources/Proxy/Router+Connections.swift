@@ -150,6 +150,7 @@ extension Router {
         upstream.pointee.framer = ReplyFramer()
         upstream.pointee.spokenVersion = upstream.pointee.protocolVersion
         scheduleRenewal(upstream)
+        updateSlice(upstream)
         report(.ready(upstream.pointee.facts))
         markDirty(upstream)
         wakeWaiters(upstream, .facts)

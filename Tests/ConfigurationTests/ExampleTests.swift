@@ -44,6 +44,7 @@ import Testing
         settings.upstreams[0].tls = defaults.upstreams[0].tls
         settings.users[0].userName = defaults.users[0].userName
         settings.admin = defaults.admin
+        settings.handoverSocket = nil
         settings.listeners[1].socketOwner = nil
         settings.listeners[1].socketGroup = nil
         settings.listeners[0].identities[2] = defaults.listeners[0].identities[2]

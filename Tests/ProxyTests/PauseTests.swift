@@ -153,6 +153,26 @@ struct PauseTests {
         #expect(bench.connections == [next])
     }
 
+    @Test("A command that goes out in slices is not lost while there is no credential")
+    func resumeBlockedWithoutCredential() throws {
+        let bench = Bench(comesUp: false, password: nil)
+        let life = LoginLife(renewAfter: .seconds(100), limit: .seconds(200))
+        bench.publish(Bench.secret, kind: .iamToken(life))
+        let client = bench.client()
+        bench.send(request("BLPOP", "q", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.router.pause()
+        bench.router.publish(
+            CredentialSnapshot(version: 2, credential: nil, failure: "gone"), for: UserIndex(0))
+        bench.router.resume()
+        bench.act()
+        bench.publish(Bench.secret, kind: .iamToken(life))
+        bench.bringUp(own)
+        let sent = bench.handedOver(own)
+        #expect(sent.hasPrefix("*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n"))
+        #expect(!sent.hasSuffix("$1\r\n0\r\n"), "it ends before the login does")
+    }
+
     // MARK: RECONNECT
 
     @Test("A shared connection is replaced, and answers what it was sent")

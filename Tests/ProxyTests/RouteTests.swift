@@ -1,9 +1,8 @@
 // Routes that come and go while sessions are served.
 
 import Identity
+import Proxy
 import Testing
-
-@testable import Proxy
 
 @Suite("A route")
 struct RouteTests {
