@@ -26,7 +26,10 @@ package struct SessionFigures: Sendable {
 /// Writes a worker's events; used on its thread.
 package struct EventLog {
     /// May be replaced by one in which the numbers of this mean the same.
-    package var configuration: ServerConfiguration
+    package var configuration: ServerConfiguration {
+        didSet { names = Names(configuration) }
+    }
+    private var names: Names
     private let logger: Logger
     private var lines = RepeatedLines()
     /// Of each user's newest credential.
@@ -34,7 +37,25 @@ package struct EventLog {
 
     package init(configuration: ServerConfiguration, logger: Logger) {
         self.configuration = configuration
+        names = Names(configuration)
         self.logger = logger
+    }
+
+    /// What the lines about sessions say of the configuration, put into words once.
+    private struct Names {
+        /// By listener.
+        let endpoints: [Logger.Metadata.Value]
+        /// By route.
+        let principals: [Logger.Metadata.Value]
+        let users: [Logger.Metadata.Value]
+
+        init(_ configuration: ServerConfiguration) {
+            endpoints = configuration.listeners.map { "\($0.endpoint)" }
+            principals = configuration.routes.map { "\($0.rule.principal)" }
+            users = configuration.routes.map {
+                "\(configuration.users[$0.rule.user.rawValue].userName)"
+            }
+        }
     }
 
     /// Notes where a user's newest credential comes from, for when the server refuses it.
@@ -242,26 +263,28 @@ package struct EventLog {
         var metadata = identity(session, client, route)
         place(client, listener, &metadata)
         metadata["reason"] = .string(reason.name)
-        metadata["received"] = "\(figures.received)"
-        metadata["sent"] = "\(figures.sent)"
-        metadata["commands"] = "\(figures.commands)"
-        metadata["milliseconds"] = "\(figures.lifetime / 1_000_000)"
+        metadata["received"] = .string(String(figures.received))
+        metadata["sent"] = .string(String(figures.sent))
+        metadata["commands"] = .string(String(figures.commands))
+        metadata["milliseconds"] = .string(String(figures.lifetime / 1_000_000))
         logger.info("session closed", metadata: metadata)
     }
 
     /// Where a client came in, and from which process.
     private func place(_ client: Client, _ listener: Int, _ metadata: inout Logger.Metadata) {
-        metadata["listener"] = "\(configuration.listeners[listener].endpoint)"
-        if let processID = client.processID { metadata["pid"] = "\(processID)" }
+        metadata["listener"] = names.endpoints[listener]
+        if let processID = client.processID { metadata["pid"] = .string(String(processID)) }
     }
 
     private func identity(_ session: UInt64, _ client: Client, _ route: Int?) -> Logger.Metadata {
-        var metadata: Logger.Metadata = ["session": "\(session)", "client": "\(client)"]
-        if let userID = client.userID { metadata["uid"] = "\(userID)" }
+        // Room for all that `closed` says.
+        var metadata = Logger.Metadata(minimumCapacity: 12)
+        metadata["session"] = .string(String(session))
+        metadata["client"] = .string(client.description)
+        if let userID = client.userID { metadata["uid"] = .string(String(userID)) }
         if let route {
-            let rule = configuration.routes[route].rule
-            metadata["principal"] = "\(rule.principal)"
-            metadata["user"] = "\(configuration.users[rule.user.rawValue].userName)"
+            metadata["principal"] = names.principals[route]
+            metadata["user"] = names.users[route]
         }
         return metadata
     }

@@ -107,7 +107,9 @@ package struct LineLogHandler: LogHandler {
         fields: Logger.Metadata
     ) -> [UInt8] {
         var line = LineBuffer(limit: Self.lineLimit - 1)
-        let sorted = fields.sorted { $0.key < $1.key }
+        // Places and not the fields themselves: moving those about costs more than the rest of the line.
+        let (keys, values) = (fields.keys, fields.values)
+        let sorted = fields.indices.sorted { keys[$0] < keys[$1] }
         switch policy.format {
         case .text:
             line.appendTimestamp(seconds: seconds, nanoseconds: nanoseconds)
@@ -117,12 +119,12 @@ package struct LineLogHandler: LogHandler {
             line.appendEscaped(label, limit: Self.valueLimit)
             line.append(": ")
             line.appendEscaped(message, limit: Self.messageLimit)
-            for (key, value) in sorted {
+            for place in sorted {
                 line.appendWhole(reserving: " …".utf8.count) { field in
-                    field.append(" ")
-                    field.appendEscaped(key, limit: Self.valueLimit)
-                    field.append("=")
-                    field.appendQuotedIfNeeded(Self.text(of: value), limit: Self.valueLimit)
+                    field.append(UInt8(ascii: " "))
+                    field.appendEscaped(keys[place], limit: Self.valueLimit)
+                    field.append(UInt8(ascii: "="))
+                    field.appendQuotedIfNeeded(Self.text(of: values[place]), limit: Self.valueLimit)
                 }
             }
             if line.isCut { line.append(" …") }
@@ -135,12 +137,12 @@ package struct LineLogHandler: LogHandler {
             line.appendJSON(label, limit: Self.valueLimit)
             line.append(",\"message\":")
             line.appendJSON(message, limit: Self.messageLimit)
-            for (key, value) in sorted where !Self.reservedKeys.contains(key) {
+            for place in sorted where !Self.reservedKeys.contains(keys[place]) {
                 line.appendWhole(reserving: ",\"cut\":true}".utf8.count) { field in
-                    field.append(",")
-                    field.appendJSON(key, limit: Self.valueLimit)
-                    field.append(":")
-                    field.appendJSON(Self.text(of: value), limit: Self.valueLimit)
+                    field.append(UInt8(ascii: ","))
+                    field.appendJSON(keys[place], limit: Self.valueLimit)
+                    field.append(UInt8(ascii: ":"))
+                    field.appendJSON(Self.text(of: values[place]), limit: Self.valueLimit)
                 }
             }
             line.append(line.isCut ? ",\"cut\":true}" : "}")
@@ -187,7 +189,12 @@ private struct LineBuffer {
     }
 
     mutating func append(_ text: String) {
-        bytes.append(contentsOf: text.utf8)
+        var text = text
+        text.withUTF8 { bytes.append(contentsOf: $0) }
+    }
+
+    mutating func append(_ byte: UInt8) {
+        bytes.append(byte)
     }
 
     /// Adds what `body` adds, or nothing of it when that would leave fewer than `reserving` bytes:
@@ -209,56 +216,65 @@ private struct LineBuffer {
             append("\(seconds)")
             return
         }
-        appendDigits(Int(parts.tm_year) + 1900, width: 4)
-        append("-")
-        appendDigits(Int(parts.tm_mon) + 1, width: 2)
-        append("-")
-        appendDigits(Int(parts.tm_mday), width: 2)
-        append("T")
-        appendDigits(Int(parts.tm_hour), width: 2)
-        append(":")
-        appendDigits(Int(parts.tm_min), width: 2)
-        append(":")
-        appendDigits(Int(parts.tm_sec), width: 2)
-        append(".")
-        appendDigits(Int(nanoseconds / 1_000_000), width: 3)
-        append("Z")
+        appendDigits(Int(parts.tm_year) + 1900, divisor: 1000)
+        append(UInt8(ascii: "-"))
+        appendDigits(Int(parts.tm_mon) + 1, divisor: 10)
+        append(UInt8(ascii: "-"))
+        appendDigits(Int(parts.tm_mday), divisor: 10)
+        append(UInt8(ascii: "T"))
+        appendDigits(Int(parts.tm_hour), divisor: 10)
+        append(UInt8(ascii: ":"))
+        appendDigits(Int(parts.tm_min), divisor: 10)
+        append(UInt8(ascii: ":"))
+        appendDigits(Int(parts.tm_sec), divisor: 10)
+        append(UInt8(ascii: "."))
+        appendDigits(Int(nanoseconds / 1_000_000), divisor: 100)
+        append(UInt8(ascii: "Z"))
     }
 
-    private mutating func appendDigits(_ number: Int, width: Int) {
-        let digits = String(number)
-        for _ in 0..<max(0, width - digits.utf8.count) { bytes.append(UInt8(ascii: "0")) }
-        append(digits)
+    /// As many digits as `divisor` has; of a number with more, the first digit is wrong.
+    private mutating func appendDigits(_ number: Int, divisor: Int) {
+        var divisor = divisor
+        while divisor > 0 {
+            append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: number / divisor % 10))
+            divisor /= 10
+        }
     }
 
     /// As it is when it is one word, in quotes otherwise: `key=value with=signs` would be ambiguous.
     mutating func appendQuotedIfNeeded(_ text: String, limit: Int) {
-        let needsQuotes =
-            text.isEmpty || text.utf8.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3d }
-        if needsQuotes { append("\"") }
+        var text = text
+        let needsQuotes = text.withUTF8 { bytes in
+            bytes.isEmpty || bytes.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3d }
+        }
+        if needsQuotes { append(UInt8(ascii: "\"")) }
         appendEscaped(text, limit: limit, escapingQuotes: needsQuotes)
-        if needsQuotes { append("\"") }
+        if needsQuotes { append(UInt8(ascii: "\"")) }
     }
 
     /// A JSON string with its quotes.
     mutating func appendJSON(_ text: String, limit: Int) {
-        append("\"")
+        append(UInt8(ascii: "\""))
         appendEscaped(text, limit: limit, escapingQuotes: true)
-        append("\"")
+        append(UInt8(ascii: "\""))
     }
 
     /// Escapes as JSON does, which reads well in text too. `\` is always escaped: otherwise a text
     /// that contains `\n` as two characters would look like an escaped newline.
     mutating func appendEscaped(_ text: String, limit: Int, escapingQuotes: Bool = false) {
         // Nearly everything that is logged is plain ASCII, which needs no look at Unicode's tables.
-        let isPlain = text.utf8.allSatisfy { byte in
-            (0x20...0x7e).contains(byte) && byte != UInt8(ascii: "\\")
-                && (byte != UInt8(ascii: "\"") || !escapingQuotes)
+        var text = text
+        let isAppended = text.withUTF8 { plain in
+            let isPlain =
+                plain.count <= limit - "…".utf8.count
+                && plain.allSatisfy { byte in
+                    byte >= 0x20 && byte <= 0x7e && byte != UInt8(ascii: "\\")
+                        && (byte != UInt8(ascii: "\"") || !escapingQuotes)
+                }
+            if isPlain { bytes.append(contentsOf: plain) }
+            return isPlain
         }
-        if isPlain && text.utf8.count <= limit - "…".utf8.count {
-            append(text)
-            return
-        }
+        guard !isAppended else { return }
         let end = bytes.count + limit
         for scalar in text.unicodeScalars {
             let before = bytes.count
