@@ -170,15 +170,23 @@ def test_a_pause_says_what_is_still_under_way(started):
         console.order("RESUME")
 
 
-def test_reconnect_replaces_connections_unnoticed(started, server):
-    _, listener, console = started
+def test_reconnect_replaces_connections_unnoticed(server, start_proxy, directory):
+    # A user of its own: other proxies are connected as the others.
+    user, listener = "reconnected", Listener("reconnected")
+    path = directory / "reconnect.sock"
+    start_proxy(
+        {"cache": Upstream.verified(server)}, {user: server.add_user(user)}, [listener],
+        admin={"socket": str(path)})
+    eventually(path.exists, 10, "the console's socket is there")
+    console = Console(path)
     with listener.connect() as client:
         assert client.raw("SET", "a", "1") == b"+OK\r\n"
-        before = {row["id"] for row in server.connections("app")}
+        before = {row["id"] for row in server.connections(user)}
+        assert before
         console.order("RECONNECT", "cache")
         assert client.raw("GET", "a") == b"$1\r\n1\r\n"
         eventually(
-            lambda: not before & {row["id"] for row in server.connections("app")}, 10,
+            lambda: not before & {row["id"] for row in server.connections(user)}, 10,
             "all connections are new ones")
 
 

@@ -187,6 +187,9 @@ def test_no_descriptor_and_no_memory_is_lost_over_many_clients(server, start_pro
 
 def test_a_crash_writes_nothing_of_the_memory_into_the_log(server, start_proxy):
     proxy = start(start_proxy, server)
+    # Of its start, and of whoever looked whether it listens.
+    words = ("listening on", "logged in upstream", "session closed")
+    eventually(lambda: all(word in proxy.log() for word in words), what="it has said it all")
     before = proxy.log()
     os.kill(proxy.pid, signal.SIGSEGV)
     assert proxy.process.wait() == -signal.SIGSEGV

@@ -32,11 +32,15 @@ NIL = b"$-1\r\n"
 
 @dataclass(frozen=True)
 class Plan:
-    """What every client of a load does."""
+    """What every client of a load does.
+
+    After `commands` it ends; with `goes_on` it does not before it is asked to.
+    """
 
     addresses: tuple
     clients: int
     commands: int
+    goes_on: bool = False
     max_depth: int = 100
     seed: int = 1
     max_value: int = 200
@@ -80,12 +84,15 @@ class Load:
         self.plan = plan
         self._results = context.Queue()
         self._stop = context.Event()
+        self._through = context.Value("i", 0)
         self._started = time.monotonic()
         numbers = list(range(plan.clients))
         self._children = [
             context.Process(
                 target=_run_process,
-                args=(plan, numbers[index::processes], self._results, self._stop),
+                args=(
+                    plan, numbers[index::processes], self._results, self._stop, self._through
+                ),
                 daemon=True,
             )
             for index in range(min(processes, plan.clients))
@@ -96,6 +103,11 @@ class Load:
     @property
     def is_running(self) -> bool:
         return any(child.is_alive() for child in self._children)
+
+    @property
+    def is_through(self) -> bool:
+        """Every client has sent its commands, or has failed."""
+        return self._through.value == self.plan.clients or not self.is_running
 
     def stop(self) -> None:
         """Asks the clients to end after their present pipeline."""
@@ -129,10 +141,10 @@ def check(outcome: Outcome, plan: Plan) -> None:
         assert outcome.answered == plan.clients * plan.commands
 
 
-def _run_process(plan: Plan, numbers, results, stop) -> None:
+def _run_process(plan: Plan, numbers, results, stop, through) -> None:
     outcomes = [Outcome() for _ in numbers]
     threads = [
-        threading.Thread(target=_run_client, args=(plan, number, outcome, stop))
+        threading.Thread(target=_run_client, args=(plan, number, outcome, stop, through))
         for number, outcome in zip(numbers, outcomes)
     ]
     for thread in threads:
@@ -145,13 +157,24 @@ def _run_process(plan: Plan, numbers, results, stop) -> None:
     results.put(total)
 
 
-def _run_client(plan: Plan, number: int, outcome: Outcome, stop) -> None:
+def _run_client(plan: Plan, number: int, outcome: Outcome, stop, through) -> None:
+    is_counted = False
+
+    def be_through() -> None:
+        nonlocal is_counted
+        if not is_counted:
+            with through.get_lock():
+                through.value += 1
+        is_counted = True
+
     try:
-        VerifyingClient(plan, number, outcome).run(stop)
+        VerifyingClient(plan, number, outcome).run(stop, be_through)
     except Wrong as error:
         outcome.wrong.append(f"client {number} (seed {plan.seed}): {error}")
     except Exception:
         outcome.wrong.append(f"client {number} (seed {plan.seed}): {traceback.format_exc()}")
+    finally:
+        be_through()
 
 
 class Wrong(Exception):
@@ -184,14 +207,20 @@ class VerifyingClient:
         # The states that may hold after a loss; None while `state` is known.
         self.candidates = None
 
-    def run(self, stop) -> None:
+    def run(self, stop, be_through=lambda: None) -> None:
         self._connect()
         self._reset_keys()
         done = 0
-        while done < self.plan.commands and not stop.is_set():
+        while not stop.is_set():
+            if done >= self.plan.commands:
+                be_through()
+                if not self.plan.goes_on:
+                    break
             if self.client is None:
                 self._resynchronise()
-            depth = min(self.random.randint(1, self.plan.max_depth), self.plan.commands - done)
+            depth = self.random.randint(1, self.plan.max_depth)
+            if not self.plan.goes_on:
+                depth = min(depth, self.plan.commands - done)
             started = time.monotonic()
             done += self._pipeline(depth)
             pause = time.monotonic() - started
