@@ -163,39 +163,26 @@ final class ClusterCheck: Sendable {
     private func ask(
         _ upstream: Upstream, _ addresses: [SocketAddress], _ credential: Credential
     ) -> ClusterShape? {
-        let settings = upstream.settings
-        // Read anew, as the files may have changed; the data plane says what is wrong with them.
-        guard let target = try? UpstreamTarget(settings) else { return nil }
-        for address in addresses {
-            do throws(ConnectionFailure) {
-                let descriptor = try ServerConnection.connect(
-                    to: address, until: deadline(settings.connectTimeout))
-                let connection = try ServerConnection.secure(
-                    descriptor, context: target.tls, serverName: target.serverName,
-                    pool: ChunkPool(), until: deadline(settings.connectTimeout))
-                let hello = try connection.login(
-                    credential, name: "redis-auth-proxy-check",
-                    until: deadline(upstream.loginTimeout))
-                guard hello.value("proto") != nil else { return nil }
-                return ClusterShape(hello: hello) { command, argument in
-                    do throws(ConnectionFailure) {
-                        return try connection.ask(
-                            command, argument, until: deadline(upstream.loginTimeout))
-                    } catch {
-                        return .error(error.reason)
-                    }
+        // The data plane says what is wrong with the way there.
+        let login = ServerLogin(
+            upstream: upstream.settings, credential: credential, timeout: upstream.loginTimeout,
+            cancellation: cancellation)
+        do throws(ConnectionFailure) {
+            let answered = try login.attempt(at: addresses)
+            guard answered.isAccepted else { return nil }
+            return ClusterShape(hello: answered.hello) { command, argument in
+                do throws(ConnectionFailure) {
+                    return try answered.connection.ask(
+                        command, argument, until: login.deadline(upstream.loginTimeout))
+                } catch {
+                    return .error(error.reason)
                 }
-            } catch {
-                // The next address may be better.
-                logger.debug(
-                    "could not ask whether it is a cluster: \(error)",
-                    metadata: ["upstream": "\(settings.name)", "address": "\(address)"])
             }
+        } catch {
+            logger.debug(
+                "could not ask whether it is a cluster: \(error)",
+                metadata: ["upstream": "\(upstream.settings.name)"])
+            return nil
         }
-        return nil
-    }
-
-    private func deadline(_ duration: Duration) -> Deadline {
-        Deadline(after: duration, unless: cancellation)
     }
 }

@@ -6,9 +6,7 @@
 import AWS
 import Configuration
 import Credentials
-import Glibc
 import Identity
-import Server
 import Transport
 
 /// Logs in as users and closes again. Blocks.
@@ -33,35 +31,20 @@ struct LoginCheck {
         guard let credential = snapshot.credential,
             credential.isUsable(at: Monotonic.now().nanoseconds)
         else { return "\(who): no credential: \(snapshot.failure ?? "it has ended")" }
-        let target: UpstreamTarget
-        do {
-            target = try UpstreamTarget(upstream)
-        } catch {
-            return "\(who): \(error)"
-        }
         let addresses: [SocketAddress]
         switch Resolver.lookUp(host: upstream.address.host, port: upstream.address.port) {
         case .success(let found): addresses = found
         case .failure(let error): return "\(who): \(error)"
         }
-        var reasons: [String] = []
-        for address in addresses {
-            do throws(ConnectionFailure) {
-                let descriptor = try ServerConnection.connect(
-                    to: address, until: Deadline(after: upstream.connectTimeout))
-                let connection = try ServerConnection.secure(
-                    descriptor, context: target.tls, serverName: target.serverName,
-                    pool: ChunkPool(), until: Deadline(after: upstream.connectTimeout))
-                let hello = try connection.login(
-                    credential, name: "redis-auth-proxy-check",
-                    until: Deadline(after: settings.loginTimeout))
-                if hello.value("proto") != nil { return nil }
-                if case .error(let text) = hello { return "\(who): the server said: \(text)" }
-                return "\(who): the server's answer to HELLO was not understood"
-            } catch {
-                reasons.append("\(address): \(error.reason)")
-            }
+        let login = ServerLogin(
+            upstream: upstream, credential: credential, timeout: settings.loginTimeout)
+        do throws(ConnectionFailure) {
+            let answered = try login.attempt(at: addresses)
+            if answered.isAccepted { return nil }
+            if case .error(let text) = answered.hello { return "\(who): the server said: \(text)" }
+            return "\(who): the server's answer to HELLO was not understood"
+        } catch {
+            return "\(who): \(error.reason)"
         }
-        return "\(who): \(reasons.joined(separator: "; "))"
     }
 }

@@ -1,15 +1,12 @@
 // What an operator wants of the data plane while it runs: each worker is told through its mailbox, does
-// it in its next turn, and says what came of it.
+// it in its next turn, and says what came of it (Inquiry.swift).
 //
 //     any thread ── carryOut(order) ──► [worker 0] [worker 1] …
 //                        ▲                   │          │
 //                        └────── answers ────┴──────────┘
 
-import Glibc
 package import Identity
 package import Proxy
-import Synchronization
-import Transport
 
 /// See the head of this file.
 package struct Order: Sendable {
@@ -65,46 +62,6 @@ package struct OrderAnswer: Sendable {
     }
 }
 
-/// One order to all workers, and what came back.
-final class OrderRequest: Sendable {
-    private struct State {
-        var missing: Int
-        var answer = OrderAnswer()
-    }
-
-    let order: Order
-    private let state: Mutex<State>
-
-    init(_ order: Order, workers: Int) {
-        self.order = order
-        state = Mutex(State(missing: workers))
-    }
-
-    /// Called once by each worker, on its thread.
-    func answer(_ answer: OrderAnswer) {
-        state.withLock { state in
-            state.missing -= 1
-            state.answer = state.answer + answer
-        }
-    }
-
-    /// There will be no answer from one: its worker has ended.
-    func excuse() { state.withLock { $0.missing -= 1 } }
-
-    /// What all have answered, or those that did by `deadline` (nanoseconds of CLOCK_MONOTONIC).
-    func wait(until deadline: UInt64) -> OrderAnswer {
-        while true {
-            let now = state.withLock { $0 }
-            if now.missing == 0 || monotonicNanoseconds() >= deadline {
-                var answer = now.answer
-                answer.late = now.missing
-                return answer
-            }
-            usleep(500)
-        }
-    }
-}
-
 extension Server {
     /// Has all workers do something, and waits until they have. Not from a thread of the server's.
     ///
@@ -112,9 +69,9 @@ extension Server {
     package func carryOut(
         _ order: Order, patience: Duration = .milliseconds(500)
     ) -> OrderAnswer {
-        let deadline = monotonicNanoseconds() + patience.nanoseconds
-        let request = OrderRequest(order, workers: workers.count)
-        for worker in workers where !worker.mailbox.post(.order(request)) { request.excuse() }
-        return request.wait(until: deadline)
+        let outcome = ask(order, WorkerMessage.order, patience)
+        var answer = outcome.answers.compactMap(\.self).reduce(OrderAnswer(), +)
+        answer.late = outcome.late.count
+        return answer
     }
 }

@@ -1,5 +1,5 @@
-// What the data plane is doing, asked for from outside: a question to each worker through its mailbox,
-// and the answers as one value.
+// What the data plane is doing, asked for from outside: a question to each worker through its mailbox
+// (Inquiry.swift), and the answers as one value.
 //
 //     any thread ── report() ──► [worker 0] [worker 1] …      each answers in its next turn
 //                       ▲             │          │
@@ -9,7 +9,6 @@
 // Workers share nothing: each makes its answer from what only it touches, and lets go of it. What it
 // costs is a walk over the worker's sessions and connections, so do not ask in a loop.
 
-import Glibc
 package import Identity
 package import Proxy
 import Synchronization
@@ -117,42 +116,11 @@ package struct RefusedClients: Sendable {
     package var beforeLoginFull = 0
 }
 
-/// One question to all workers, and what came back.
-final class ReportRequest: Sendable {
-    let askedAt = monotonicNanoseconds()
-    /// How many sessions each worker lists; 0: none.
+/// How many sessions each worker lists; 0: none.
+struct ReportQuestion: Sendable {
     let sessionLimit: Int
-    private let answers: Mutex<[WorkerReport?]>
-    private let missing: Atomic<Int>
-    private let archive: ReportArchive
-
-    init(workers: Int, sessionLimit: Int, archive: ReportArchive) {
-        self.sessionLimit = sessionLimit
-        self.archive = archive
-        answers = Mutex(Array(repeating: nil, count: workers))
-        missing = Atomic(workers)
-    }
-
-    /// Called once by each worker, on its thread.
-    func answer(_ report: WorkerReport) {
-        archive.keep(report)
-        answers.withLock { $0[report.worker] = report }
-        missing.subtract(1, ordering: .releasing)
-    }
-
-    /// There will be no answer from one: its worker has ended.
-    func excuse() { missing.subtract(1, ordering: .releasing) }
-
-    /// Waits for all answers, not beyond `deadline` (nanoseconds of CLOCK_MONOTONIC).
-    func wait(until deadline: UInt64) -> [WorkerReport?] {
-        // A worker that has nothing to do answers in some microseconds.
-        var pause: UInt32 = 20
-        while missing.load(ordering: .acquiring) > 0 && monotonicNanoseconds() < deadline {
-            usleep(pause)
-            pause = min(pause * 2, 2_000)
-        }
-        return answers.withLock { $0 }
-    }
+    /// Where each answer is kept, also one that comes too late.
+    let archive: ReportArchive
 }
 
 /// The last answer of each worker.

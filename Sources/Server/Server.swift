@@ -277,14 +277,9 @@ package final class Server: Sendable {
     package func report(
         sessionLimit: Int = 0, patience: Duration = .milliseconds(500)
     ) -> ServerReport {
-        let request = ReportRequest(
-            workers: workers.count, sessionLimit: sessionLimit, archive: archive)
-        var asked: [Bool] = []
-        for worker in workers {
-            asked.append(worker.mailbox.post(.report(request)))
-            if asked.last == false { request.excuse() }
-        }
-        let answers = request.wait(until: request.askedAt + patience.nanoseconds)
+        let takenAt = monotonicNanoseconds()
+        let question = ReportQuestion(sessionLimit: sessionLimit, archive: archive)
+        let outcome = ask(question, WorkerMessage.report, patience)
         // Behind the answers, so that every number in them has its place in it.
         let current = current.withLock { $0 }
         var credentials = credentials.withLock { $0 }
@@ -292,11 +287,11 @@ package final class Server: Sendable {
             credentials.append(CredentialReport())
         }
         return ServerReport(
-            takenAt: request.askedAt,
+            takenAt: takenAt,
             configuration: current.configuration,
             addresses: current.addresses,
-            workers: answers.enumerated().compactMap { $1 ?? archive.last(of: $0) },
-            late: workers.indices.filter { asked[$0] && answers[$0] == nil },
+            workers: outcome.answers.enumerated().compactMap { $1 ?? archive.last(of: $0) },
+            late: outcome.late,
             credentials: credentials,
             refused: current.counts.refusedClients,
             isDraining: isDraining.load(ordering: .relaxed),

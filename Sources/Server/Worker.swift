@@ -27,8 +27,8 @@ enum WorkerMessage: Sendable {
     case credential(UserIndex, CredentialSnapshot)
     case resolved(UInt64, ResolveResult)
     case follow(Succession)
-    case report(ReportRequest)
-    case order(OrderRequest)
+    case report(Inquiry<ReportQuestion, WorkerReport>)
+    case order(Inquiry<Order, OrderAnswer>)
     case pulse(Pulse)
     case drain
     /// Ends what is left.
@@ -217,8 +217,8 @@ final class Worker {
         for message in handle.mailbox.close() {
             switch message {
             case .client(let arrival): turnAway(arrival)
-            case .report(let request): request.answer(report(request))
-            case .order(let request): request.excuse()
+            case .report(let inquiry): answer(inquiry)
+            case .order(let inquiry): inquiry.excuse(number)
             case .pulse(let pulse): pulse.answer()
             default: break
             }
@@ -242,10 +242,10 @@ final class Worker {
             if let socket = upstreams[id] { didResolve(socket, result) }
         case .follow(let succession):
             follow(succession)
-        case .report(let request):
-            request.answer(report(request))
-        case .order(let request):
-            request.answer(carryOut(request.order))
+        case .report(let inquiry):
+            answer(inquiry)
+        case .order(let inquiry):
+            inquiry.answer(carryOut(inquiry.question), of: number)
         case .pulse(let pulse):
             pulse.answer()
         case .drain:
@@ -720,13 +720,20 @@ final class Worker {
         client.pointee.accounted.sent = client.pointee.sent
     }
 
-    private func report(_ request: ReportRequest) -> WorkerReport {
+    private func answer(_ inquiry: Inquiry<ReportQuestion, WorkerReport>) {
+        let report = report(
+            askedAt: inquiry.askedAt, sessionLimit: inquiry.question.sessionLimit)
+        inquiry.question.archive.keep(report)
+        inquiry.answer(report, of: number)
+    }
+
+    private func report(askedAt: UInt64, sessionLimit: Int) -> WorkerReport {
         let now = monotonicNanoseconds()
         var present = tally
         var waiting = WaitingSessions()
         var fullest = 0
         var sessions: [SessionReport] = []
-        sessions.reserveCapacity(min(request.sessionLimit, router.sessionCount))
+        sessions.reserveCapacity(min(sessionLimit, router.sessionCount))
         router.forEachSession { session in
             guard let performer = session.pointee.performer else { return }
             let client = performer.assumingMemoryBound(to: ClientSocket.self)
@@ -741,7 +748,7 @@ final class Worker {
                 $0.received &+= client.pointee.received &- client.pointee.accounted.received
                 $0.sent &+= client.pointee.sent &- client.pointee.accounted.sent
             }
-            guard sessions.count < request.sessionLimit else { return }
+            guard sessions.count < sessionLimit else { return }
             sessions.append(
                 SessionReport(
                     worker: number,
@@ -757,7 +764,7 @@ final class Worker {
         return WorkerReport(
             worker: number,
             takenAt: now,
-            lag: now &- min(now, request.askedAt),
+            lag: now &- min(now, askedAt),
             tally: present,
             figures: router.currentFigures,
             waiting: waiting,

@@ -2,6 +2,7 @@
 what the service manager is told."""
 
 import array
+import contextlib
 import ctypes
 import itertools
 import json
@@ -17,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from harness.accounts import OUTSIDER, connect_as
+from harness.admin import Admin
+from harness.console import Console
 from harness.passwords import new_password
 from harness.process import Process, wait_until
 from harness.proxy import Listener, Upstream, binary
-from harness.resp import encode, eventually
+from harness.resp import Client, encode, eventually
 
 USERS = ("app", "consumer")
 RUN_AS_MANAGED = """
@@ -405,6 +408,125 @@ def test_two_new_processes_at_once_take_over_one_after_the_other(generations):
         if not process.is_running:
             assert process.wait() == 0
     with listener.connect() as client:
+        assert_goes_on(client)
+
+
+# Where operators look
+
+
+class Watched:
+    """A line of processes with an admin listener and a console."""
+
+    def __init__(self, generations, place: Path, listener: Listener, way: str):
+        self.listener = listener
+        self.admin = Admin(place / "status.sock" if way == "unix" else None)
+        self.console = Console(place / "admin.sock")
+        self.line = generations(
+            listener, admin=self.admin.settings | {"socket": str(self.console.path)})
+        self.wait_until_open(self.line.current)
+
+    def wait_until_open(self, process: Process) -> None:
+        """This process has the places, and says that it is ready."""
+        for words in ("status page, metrics and probes on", "admin console on"):
+            wait_until(lambda: words in process.log(), process, words)
+        eventually(self.admin.is_ready, what="ready")
+        assert self.owner(self.console.path) == process.pid
+        if self.admin.path:
+            assert self.owner(self.admin.path) == process.pid
+
+    def owner(self, path: Path) -> int:
+        """The process that listens there, as the kernel says (unix(7), SO_PEERCRED)."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(path))
+            return array.array(
+                "i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+    def serves(self, client: Client) -> bool:
+        """Whoever answers serves this client and no other, as the console and the metrics say."""
+        rows = self.console.table("SHOW", "CLIENTS")
+        port = client.socket.getsockname()[1]
+        return (
+            [row["client"].endswith(f":{port}") for row in rows] == [True]
+            and self.admin.sum("sessions", user="app") == 1
+        )
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def watched(request, generations, short_place):
+    return Watched(generations, short_place, Listener("app"), request.param)
+
+
+def test_the_places_of_operators_go_over_to_the_new_process(watched):
+    line, console = watched.line, watched.console
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for generation in range(4):
+            clients.append(stack.enter_context(watched.listener.connect()))
+            assert_goes_on(*clients)
+            # Those of before are with the processes of before.
+            eventually(lambda: watched.serves(clients[-1]), what="it shows its own client")
+            with Client(console.path) as open_console:
+                assert open_console.raw("PING") == b"+PONG\r\n"
+                process = line.succeed()
+                watched.wait_until_open(process)
+                assert open_console.read_to_end() == b"", "the console of before hangs up"
+            for words in ("the admin console waits", "without the admin listener", "opened again"):
+                assert words not in process.log()
+        assert_goes_on(*clients)
+        assert all(process.is_running for process in line.processes)
+    # The ends of the others take nothing away from the last one.
+    for process in line.processes[:-1]:
+        assert process.wait() == 0
+    watched.wait_until_open(line.current)
+    assert console.run("PING") == "PONG"
+    assert line.current.stop() == 0
+    assert not console.path.exists()
+    assert not (watched.admin.path and watched.admin.path.exists())
+
+
+def test_the_places_of_operators_stay_where_a_hand_over_fails(watched):
+    line, first = watched.line, watched.line.current
+    other = line.proxy.directory / "other.password"
+    other.write_text(new_password())
+    line.configuration["users"]["app"]["credentials"]["password_file"] = str(other)
+    line.write()
+    line.fail(69)
+    taker = Taker(line.handover)
+    taker.hear("end")
+    taker.say("ready")
+    taker.hear("yours")
+    taker.end()
+    eventually(lambda: "did not take over; this one goes on" in first.log())
+    watched.wait_until_open(first)
+    with watched.listener.connect() as client:
+        assert_goes_on(client)
+        eventually(lambda: watched.serves(client), what="it shows its client")
+
+
+def test_whoever_is_paused_is_not_left_behind_by_a_hand_over(watched):
+    """With the console goes what could let the commands of the old process go."""
+    line, console = watched.line, watched.console
+    with watched.listener.connect() as client:
+        assert_goes_on(client)
+        console.order("PAUSE", "app")
+        client.send("GET", "nothing")
+        assert "commands of app are held back: RESUME first" in line.fail(69)
+        watched.wait_until_open(line.current)
+        taker = Taker(line.handover)
+        taker.hear("refused commands of app are held back: RESUME first")
+        taker.end()
+        console.order("RESUME")
+        assert client.read_raw() == b"$-1\r\n"
+        # Or in the middle of one.
+        taker = Taker(line.handover)
+        taker.hear("end")
+        console.order("PAUSE", "app")
+        taker.say("ready")
+        taker.hear("refused commands of app are held back: RESUME first")
+        taker.end()
+        console.order("RESUME")
+        assert_goes_on(client)
+        watched.wait_until_open(line.succeed())
         assert_goes_on(client)
 
 
