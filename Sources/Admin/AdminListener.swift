@@ -37,6 +37,8 @@ package final class AdminListener: Sendable {
     private let handler: AdminHandler
     private let logger: Logger
     private let task = Mutex<Task<Void, Never>?>(nil)
+    /// A Unix socket's, which another process that listens there in its place may have replaced.
+    private let file = Mutex<SocketFile?>(nil)
 
     /// - Parameter endpoint: where it will listen, as the configuration says; a Unix socket gets the
     ///   mode 0600.
@@ -67,8 +69,9 @@ package final class AdminListener: Sendable {
             return task
         }
         guard let task else { return }
+        // Before it listens no more: from then on somebody else may have the path.
+        if let file = file.withLock({ $0 }), file.isThere { unlink(file.path) }
         task.cancel()
-        if case .unix(let path) = endpoint { unlink(path) }
     }
 
     private func serve(_ began: Began, _ deadline: ContinuousClock.Instant) async {
@@ -111,6 +114,9 @@ package final class AdminListener: Sendable {
             do {
                 defer { umask(earlier) }
                 try await server.waitUntilListening()
+            }
+            if case .unix(let path) = endpoint {
+                file.withLock { $0 = SocketFile(at: path) }
             }
             began.end(.success(place(await server.listeningAddress)))
             defer { group.cancelAll() }

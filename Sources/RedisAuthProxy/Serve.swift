@@ -61,11 +61,11 @@ func serve(
         throw error
     }
     server.open()
+    let patience = inheritance.taker == nil ? Duration.zero : adminPatience
     let admin: AdminListener?
     do throws(AdminFailure) {
         admin = try startAdmin(
-            settings.admin, of: server, recent, logger,
-            within: inheritance.taker == nil ? .zero : adminPatience)
+            settings.admin, of: server, recent, logger, within: patience)
     } catch {
         guard inheritance.taker != nil else {
             server.stop()
@@ -98,7 +98,7 @@ func serve(
     if let path = settings.admin.socket {
         let actions = ConsoleActions(
             server, settings: reload?.inUse ?? SettingsInForce(settings), orders: control.orders)
-        console = try Console(path: path, actions: actions, logger: logger)
+        console = try Console(path: path, within: patience, actions: actions, logger: logger)
     }
     control.whenHandedOver = {
         admin?.stop()
@@ -122,7 +122,7 @@ func serve(
     return ended
 }
 
-/// How long a process that has handed over may take to let go of the admin listener's address.
+/// How long a process that has handed over may take to let go of the places of admin.
 private let adminPatience = Duration.seconds(5)
 
 /// The status page and its like, if they are wanted.

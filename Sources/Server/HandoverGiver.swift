@@ -156,12 +156,14 @@ package final class HandoverGiver {
     private func take(_ message: HandoverMessage) {
         switch (state, message) {
         case (.asked(let channel), .hello(HandoverMessage.version, let processID)):
+            if let reason = obstacle { return giveUp(reason) }
             offer(channel, processID)
         case (.asked, .hello(let version, _)):
             giveUp(
                 "it speaks version \(version) of the hand-over, and this process version"
                     + " \(HandoverMessage.version): stop this one and start the new one")
         case (.offered(let channel, let processID), .ready):
+            if let reason = obstacle { return giveUp(reason) }
             server.pause()
             if let failure = channel.send(.yours) { return giveUp(failure) }
             state = .paused(channel, processID: processID)
@@ -173,6 +175,14 @@ package final class HandoverGiver {
         default:
             giveUp("wanted the next step of a hand-over, got '\(message.line)'")
         }
+    }
+
+    /// What stands against a hand-over now.
+    private var obstacle: String? {
+        // Who asks for the others takes the console too, and nobody could let them go here.
+        let users = server.pausedUsers
+        return users.isEmpty
+            ? nil : "commands of \(users.joined(separator: ", ")) are held back: RESUME first"
     }
 
     private func offer(_ channel: HandoverChannel, _ processID: Int32) {

@@ -74,4 +74,10 @@ extension Server {
         answer.late = outcome.late.count
         return answer
     }
+
+    /// Names of the users whose commands are held back. Not from a thread of the server's.
+    var pausedUsers: [String] {
+        let isPaused = carryOut(Order(.look)).isPaused
+        return zip(configuration.users, isPaused).filter(\.1).map(\.0.name)
+    }
 }

@@ -266,6 +266,9 @@ package final class Server: Sendable {
         workers.reduce(0) { $0 + $1.sessions.load(ordering: .relaxed) }
     }
 
+    /// The one in use.
+    var configuration: ServerConfiguration { current.withLock { $0.configuration } }
+
     /// Clients that no identity rule let in, since the start.
     package var refusedCount: Int { current.withLock { $0.counts.refused.count } }
 

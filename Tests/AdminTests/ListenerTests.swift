@@ -39,4 +39,18 @@ private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         listener.stop()
         #expect(lstat(path, &status) != 0)
     }
+
+    @Test func `leaves the file of another that listens there in its place`() throws {
+        let path = "/tmp/admin-tests-\(getpid())-place.sock"
+        let first = try listener(.unix(path: path))
+        _ = try first.start()
+        unlink(path)
+        let second = try listener(.unix(path: path))
+        _ = try second.start()
+        let file = try #require(SocketFile(at: path))
+        first.stop()
+        #expect(file.isThere)
+        second.stop()
+        #expect(!file.isThere)
+    }
 }

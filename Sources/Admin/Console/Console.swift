@@ -22,8 +22,12 @@ package final class Console: Sendable {
 
     /// Pause before it tries again to listen, in microseconds.
     private static let pause: UInt32 = 100_000
+    /// The same while a process that has handed over may not have let go of the path yet.
+    private static let shortPause: UInt32 = 5_000
 
     private let path: String
+    /// Until then the path may be another's still.
+    private let deadline: ContinuousClock.Instant
     private let commands: ConsoleCommands
     private let logger: Logger
     private let stopping = Mailbox<Void>()
@@ -32,13 +36,18 @@ package final class Console: Sendable {
     /// Descriptors of clients; nil: it has stopped.
     private let clients = Mutex<Set<Int32>?>([])
 
-    /// Listens and serves from now on. Where it cannot listen, because another process that is about
-    /// to hand over still does, or the path is wrong, it says so in the log and tries again.
+    /// Listens and serves from now on. Where it cannot listen, because another process still does, or
+    /// the path is wrong, it says so in the log and tries again.
     ///
-    /// - Parameter path: of the socket, whose mode is 0600.
+    /// - Parameters:
+    ///   - path: of the socket, whose mode is 0600.
+    ///   - patience: how long the path may be another's without a word in the log.
     /// - Throws: `SystemError` if there can be no thread.
-    package init(path: String, actions: ConsoleActions, logger: Logger) throws(SystemError) {
+    package init(
+        path: String, within patience: Duration = .zero, actions: ConsoleActions, logger: Logger
+    ) throws(SystemError) {
         self.path = path
+        deadline = ContinuousClock.now + patience
         commands = ConsoleCommands(actions: actions)
         self.logger = logger
         acceptor = Mutex(nil)
@@ -105,6 +114,10 @@ package final class Console: Sendable {
                 logger.info("admin console on unix:\(path)")
                 return sockets.first
             } catch {
+                guard ContinuousClock.now >= deadline else {
+                    usleep(Self.shortPause)
+                    continue
+                }
                 if !hasComplained {
                     logger.warning("the admin console waits: \(error); it is tried again and again")
                 }
