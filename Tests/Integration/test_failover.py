@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from harness import verifier
 from harness.console import Console
 from harness.proxy import Listener, Upstream
 from harness.resp import Error, eventually
@@ -96,8 +97,7 @@ def started(pair, start_proxy, directory):
         {"cache": Upstream.verified(pair.relay)}, {"app": pair.primary.passwords["app"]},
         listeners, admin={"socket": str(path)},
     )
-    eventually(path.exists, 10, "the console's socket is there")
-    return proxy, listeners, Console(path)
+    return proxy, listeners, Console.of(path)
 
 
 @pytest.fixture
@@ -194,3 +194,38 @@ def test_a_connection_is_replaced_when_it_is_too_old(server, start_proxy):
             return not first & {row["id"] for row in server.connections(user)}
 
         eventually(are_new, 15, "all connections are new ones")
+
+
+@pytest.mark.parametrize("mode", ["multiplexed", "dedicated"])
+def test_replacements_under_load_lose_and_repeat_nothing_and_close_nobody(
+    server, start_proxy, directory, mode
+):
+    upstream = Upstream.verified(server)
+    upstream.settings["connection_max_age"] = "1s"
+    user, listener = f"replaced-{mode}", Listener(f"replaced-{mode}", mode)
+    path = directory / f"{user}.sock"
+    start_proxy(
+        {"cache": upstream}, {user: server.add_user(user)}, [listener], threads=2,
+        connections_per_worker=2, admin={"socket": str(path)},
+    )
+    console = Console.of(path)
+    plan = verifier.Plan(
+        addresses=(listener.address,), clients=20, commands=200, goes_on=True, seed=41,
+        transactions=True, max_depth=40, pace_seconds=0.005, prefix=user,
+    )
+    load = verifier.Load(plan)
+
+    def connections():
+        return {row["id"] for row in server.connections(user)}
+
+    eventually(lambda: load.is_through, 60, "everybody has begun")
+    for _ in range(20):
+        before = connections()
+        console.order("RECONNECT", "cache")
+        eventually(lambda: not before & connections(), 20, "all connections are new ones")
+        assert load.is_running
+    load.stop()
+    outcome = load.outcome(60)
+    assert not outcome.wrong, outcome.wrong[:3]
+    assert (outcome.closed, outcome.refused) == (0, 0)
+    print(f"{mode}: {outcome.answered} commands answered, 20 replacements of all connections")

@@ -4,10 +4,19 @@ import json
 import subprocess
 from pathlib import Path
 
+from .resp import eventually
+
 
 class Console:
     def __init__(self, path: Path):
         self.path = path
+
+    @classmethod
+    def of(cls, path: Path) -> "Console":
+        """The console of a process that is being started; its file is there before it listens."""
+        console = cls(path)
+        eventually(lambda: console.run("PING") == "PONG", 10, "the console answers")
+        return console
 
     def run(self, *words, flags: tuple = (), timeout: float = 30.0) -> str:
         """What redis-cli prints into a pipe."""
