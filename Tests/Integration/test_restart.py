@@ -532,6 +532,33 @@ def test_whoever_is_paused_is_not_left_behind_by_a_hand_over(watched):
         assert_goes_on(client)
 
 
+def test_a_console_that_is_not_let_go_of_at_once_is_waited_for_without_a_warning(
+    generations, short_place
+):
+    path = short_place / "admin.sock"
+    line = generations(Listener("app"), admin={"socket": str(path)})
+    assert line.current.stop() == 0
+    with socket.socket(socket.AF_UNIX) as giver, socket.socket(socket.AF_UNIX) as console:
+        for made, place in ((giver, line.handover), (console, path)):
+            made.bind(str(place))
+            made.listen(4)
+            made.settimeout(10)
+        process = line.start()
+        giver.accept()[0].close()  # it only looked
+        peer, _ = giver.accept()
+        giver.close()  # the next one asks the new process
+        with peer, peer.makefile("rb") as lines:
+            assert lines.readline().startswith(b"redis-auth-proxy handover 1 pid ")
+            peer.sendall(b"redis-auth-proxy handover 1 pid 1\nend\n")
+            assert lines.readline() == b"ready\n", process.log()
+            peer.sendall(b"yours\n")
+            assert lines.readline() == b"mine\n"
+        for _ in range(3):
+            console.accept()[0].close()  # it looks again and again
+    wait_until(lambda: "admin console on" in process.log(), process, "its console is open")
+    assert "the admin console waits" not in process.log()
+
+
 # A new process that fails
 
 
