@@ -140,6 +140,29 @@ struct BlockedCommandTests {
         #expect(!bench.isClosed(client))
     }
 
+    @Test("was not run, as far as it matters, where it waited in vain and cannot go on elsewhere")
+    func nowhereElse() throws {
+        let bench = Bench(comesUp: false, password: nil)
+        bench.publish(Bench.secret, kind: .iamToken(life))
+        let client = bench.client()
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.bringUp(own)
+        let first = try slice(bench.handedOver(own))
+        // While it waits at the server nobody knows what becomes of it.
+        bench.router.reconnect()
+        bench.act()
+        #expect(bench.connections == [own])
+        bench.advance(first + 0.01)
+        bench.reply("*-1\r\n", on: own)
+        #expect(bench.connections.count == 1 && bench.connections != [own])
+        bench.advance(4.9)
+        #expect(bench.received(by: client) == "")
+        bench.advance(0.2)
+        #expect(bench.received(by: client) == WaitingTests.unreachable)
+        #expect(bench.reason(client) == .errorInPlaceOfState)
+    }
+
     @Test("goes on elsewhere behind what introduces its client there", arguments: [0, 1, 7, 12])
     func introduced(cut: Int) throws {
         let bench = bench()

@@ -37,6 +37,8 @@ struct SimulationTests {
             20_261_004,
             // A session that knows its connection's id ends when it cannot be logged in again.
             20_261_001, 85_493_860_223_997,
+            // A command whose slice took nothing was not run, if there is no server for the next.
+            20_260_972,
         ]
     )
     func foundBefore(seed: UInt64) {

@@ -208,6 +208,8 @@ final class World {
         count("slices")
         let client = clients[index]
         if client.lastExecuted == number { client.lastExecuted = number - 1 }
+        // Nor is it a lie to say that it was not run, if it cannot be sent again.
+        client.executed.remove(number)
     }
 
     /// What only reads may be waited for twice.
