@@ -146,7 +146,9 @@ extension Router {
         upstream.pointee.hasHandedOver = upstream.pointee.ties.contains(.identity)
         // An own one's are noted when the request is, if that is too long to be looked at whole.
         if upstream.pointee.isShared { upstream.pointee.ties = [] }
+        // What had come of a reply when the connection before was lost is not the beginning of one.
         upstream.pointee.partialReply = 0
+        upstream.pointee.heldBack.removeAll()
         upstream.pointee.framer = ReplyFramer()
         upstream.pointee.spokenVersion = upstream.pointee.protocolVersion
         scheduleRenewal(upstream)

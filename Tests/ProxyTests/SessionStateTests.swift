@@ -551,6 +551,25 @@ private let noPermission = "-NOPERM no\r\n"
         #expect(bench.router.pinnedCount == 1)
     }
 
+    @Test("is judged by its own answer, whatever had come of the one before when it was lost")
+    func lostHalfway() throws {
+        let bench = try bench()
+        let (first, second) = (bench.client(), bench.client())
+        bench.send(whole, from: first)
+        _ = bench.handedOver(bench.shared)
+        bench.reply("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n", on: bench.shared)
+        bench.lose(bench.shared)
+        #expect(bench.isClosed(first))
+        bench.send(whole, from: second)
+        bench.advance(1)
+        #expect(bench.handedOver(bench.shared) == whole)
+        let aborted = "+OK\r\n-ERR unknown\r\n+QUEUED\r\n-EXECABORT x\r\n"
+        bench.reply(aborted, on: bench.shared)
+        #expect(bench.received(by: second) == aborted)
+        bench.send(whole, from: second)
+        #expect(bench.handedOver(bench.shared) == whole)
+    }
+
     @Test("that waits too long is refused as a whole, and the session goes on")
     func waits() throws {
         let bench = Bench(comesUp: false)
