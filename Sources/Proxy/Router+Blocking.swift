@@ -37,12 +37,15 @@ extension Router {
 
     /// How long a login of this connection's lasts, if it ends.
     private func life(of upstream: UpstreamRef) -> LoginLife? {
-        let credential =
-            upstream.pointee.state == .ready
+        guard case .iamToken(let life) = credential(of: upstream)?.kind else { return nil }
+        return life
+    }
+
+    /// What a connection has logged in with, or would now; nil if there is none.
+    private func credential(of upstream: UpstreamRef) -> Credential? {
+        upstream.pointee.state == .ready
             ? upstream.pointee.usedCredential
             : credentials[upstream.pointee.user.rawValue]?.credential
-        guard case .iamToken(let life) = credential?.kind else { return nil }
-        return life
     }
 
     /// Sends a command that may wait for long in slices; nil: it may be sent as it is.
@@ -52,12 +55,15 @@ extension Router {
         of session: SessionRef
     ) -> Verdict? {
         guard let upstream = session.pointee.upstream, upstream.pointee.isCounted,
-            upstream.pointee.subscriptions.phase == .none, let life = life(of: upstream),
+            upstream.pointee.subscriptions.phase == .none
+        else { return nil }
+        let life = life(of: upstream)
+        // Without a credential nobody knows whether the login will end.
+        guard life != nil || credential(of: upstream) == nil,
             let parsed = BlockingRequest(command, UnsafeRawBufferPointer(request))
         else { return nil }
-        if let timeout = parsed.timeout, timeout < min(.seconds(1), life.dueAfter / 20) {
-            return nil
-        }
+        let shortest = life.map { min(.seconds(1), $0.dueAfter / 20) } ?? .seconds(1)
+        if let timeout = parsed.timeout, timeout < shortest { return nil }
         guard isQuiet(session) else { return .wait }
         if upstream.pointee.ties.contains(.transaction) || upstream.pointee.isEnding { return nil }
         tie(session, to: command, request)

@@ -280,6 +280,7 @@ extension Router {
         }
         upstream.pointee.usedCredential = credential
         scheduleRenewal(upstream)
+        updateSlice(upstream)
         report(.renewed(upstream.pointee.facts))
         markDirty(upstream)
     }

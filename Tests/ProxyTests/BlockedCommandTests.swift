@@ -301,6 +301,54 @@ struct BlockedCommandTests {
         #expect(bench.handedOver(own) == request("BLPOP", "queue", "0"))
     }
 
+    @Test("goes out in slices although it came before there was a credential")
+    func beforeCredential() throws {
+        let bench = Bench(comesUp: false, password: nil)
+        let (client, other) = (bench.client(), bench.client())
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.send(request("BLPOP", "queue", "0.5"), from: other)
+        let short = try #require(bench.connections.last)
+        bench.publish(Bench.secret, kind: .iamToken(life))
+        bench.bringUp(own)
+        bench.bringUp(short)
+        #expect((80...100).contains(try slice(bench.handedOver(own))))
+        #expect(bench.handedOver(short) == request("BLPOP", "queue", "0.5"))
+    }
+
+    @Test("waits as it was told to if the credential turns out to be a password")
+    func beforePassword() throws {
+        let bench = Bench(comesUp: false, password: nil)
+        let client = bench.client()
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.publish(Bench.secret)
+        bench.bringUp(own)
+        #expect(bench.handedOver(own) == request("BLPOP", "queue", "0"))
+        bench.advance(1000)
+        bench.reply("*-1\r\n", on: own)
+        #expect(bench.received(by: client) == "*-1\r\n")
+    }
+
+    @Test("waits for what is left of its own timeout when its login took a while")
+    func loginTakesTime() throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("WATCH", "k"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.handedOver(own)
+        bench.reply("+OK\r\n", on: own)
+        bench.advance(88)
+        bench.send(request("BLPOP", "queue", "50"), from: client)
+        #expect(bench.handedOver(own) == login)
+        bench.advance(4)
+        bench.reply(Bench.helloReply, on: own)
+        #expect(abs(try slice(bench.handedOver(own)) - 46) < 0.01)
+        bench.advance(46)
+        bench.reply("*-1\r\n", on: own)
+        #expect(bench.received(by: client) == "+OK\r\n*-1\r\n")
+    }
+
     @Test("ends when its client has left, and is not sent again")
     func left() throws {
         let bench = bench()
