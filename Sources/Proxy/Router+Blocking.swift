@@ -150,11 +150,14 @@ extension Router {
             case .incomplete where framer.inPush ? held <= limits.replyBuffer : held <= 64:
                 return
             case .reply(let end)
-            where end == held && upstream.pointee.unsentRuns == 0
+            where upstream.pointee.unsentRuns == 0
                 && isEndOfSlice(upstream, UnsafeRawBufferPointer(start: bytes, count: end)):
-                upstream.pointee.heldBack.removeAll()
+                upstream.pointee.heldBack.consume(end)
                 goOn(upstream)
-                return
+                // A push may follow; elsewhere nobody is told of it.
+                guard upstream.pointee.state == .ready, upstream.pointee.owner == owner else {
+                    return
+                }
             case .reply, .incomplete, .violation:
                 // The client's own answer, or the beginning of it.
                 var answer = Buffer()

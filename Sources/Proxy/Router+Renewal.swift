@@ -314,8 +314,8 @@ extension Upstream {
     /// All that was handed over is answered, and nothing is half-way that a login could stand in.
     var isQuiet: Bool {
         state == .ready && isCounted && queue.count == unsentRuns && framer.isAtFrameStart
-            && subscriptions.frame == .none && partialReply == 0 && pausedFor == nil && !isEnding
-            && !mustGoOn
+            && subscriptions.frame == .none && partialReply == 0 && heldBack.isEmpty
+            && pausedFor == nil && !isEnding && !mustGoOn
     }
 
     /// Of a relayed connection: a request of ours can be placed between two of the client's.

@@ -349,6 +349,31 @@ struct BlockedCommandTests {
         #expect(bench.received(by: client) == "+OK\r\n*-1\r\n")
     }
 
+    @Test("goes on behind a push that comes with the end of a slice", arguments: 0...27)
+    func pushed(cut: Int) throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("HELLO", "3"), from: client)
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        _ = bench.received(by: client)
+        let first = try slice(bench.handedOver(own))
+        bench.advance(first + 0.01)
+        let push = ">2\r\n" + bulk("invalidate") + "_\r\n"
+        let end = Array(("_\r\n" + push).utf8)
+        bench.reply(Array(end.prefix(cut)), on: own)
+        let early = bench.handedOver(own)
+        bench.reply(Array(end.dropFirst(cut)), on: own)
+        #expect(bench.received(by: client) == push)
+        let login = request("HELLO", "3", "AUTH", "app", Bench.secret)
+        #expect(early + bench.handedOver(own) == login)
+        bench.reply("%2\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:78\r\n", on: own)
+        #expect(try slice(bench.handedOver(own)) > 80)
+        let element = "*2\r\n" + bulk("queue") + bulk("x")
+        bench.reply(element, on: own)
+        #expect(bench.received(by: client) == element)
+    }
+
     @Test("ends when its client has left, and is not sent again")
     func left() throws {
         let bench = bench()
