@@ -241,7 +241,10 @@ extension Router {
         heir.pointee.queue.last.pointee.bytes = 0
         heir.pointee.queue.last.pointee.since = now
         updateSlice(heir)
+        let waiters = upstream.pointee.waiters
+        upstream.pointee.waiters = []
         dropOwn(upstream)
+        for waiter in waiters { unblock(waiter, .upstream) }
         if heir.pointee.state == .idle { connect(heir) }
         return true
     }

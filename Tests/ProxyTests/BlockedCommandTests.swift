@@ -374,6 +374,31 @@ struct BlockedCommandTests {
         #expect(bench.received(by: client) == element)
     }
 
+    @Test("leaves nothing behind that its client would wait for, however long it is")
+    func movesLong() throws {
+        var limits = Limits()
+        limits.uploadBuffer = 20
+        let bench = Bench(limits: limits, comesUp: false, password: nil)
+        bench.publish(Bench.secret, kind: .iamToken(life))
+        let client = bench.client()
+        bench.send(request("BLPOP", "queue", "0"), from: client)
+        let own = try #require(bench.connections.last)
+        bench.router.pause()
+        bench.bringUp(own)
+        bench.router.resume()
+        bench.act()
+        let heir = try #require(bench.connections.last)
+        #expect(heir != own)
+        bench.bringUp(heir)
+        _ = try slice(bench.handedOver(heir))
+        let element = "*2\r\n" + bulk("queue") + bulk("x")
+        bench.reply(element, on: heir)
+        #expect(bench.received(by: client) == element)
+        bench.send(request("GET", "a"), from: client)
+        bench.bringUp(bench.shared)
+        #expect(bench.handedOver(bench.shared) == request("GET", "a"))
+    }
+
     @Test("ends when its client has left, and is not sent again")
     func left() throws {
         let bench = bench()
