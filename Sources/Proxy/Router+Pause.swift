@@ -70,6 +70,9 @@ extension Router {
         for session in upstream.pointee.waiters { session.pointee.waitingSince = now }
         updateSlice(upstream)
         markDirty(upstream)
+        guard let second = upstream.pointee.second else { return }
+        updateSlice(second)
+        markDirty(second)
     }
 
     /// What a pause of this user, or of all, still waits for.

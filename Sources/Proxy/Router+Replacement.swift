@@ -6,6 +6,8 @@
 //     the server is not what it was ───────────────┘                  │   come, all others go on
 //     (Router+Failover.swift)                                         │   on the new one
 //                                                                     ├─► spare: closed
+//                                                                     ├─► second (Router+Blocking.swift):
+//                                                                     │   begun anew, if nothing was sent
 //                                                                     └─► own: when nothing ties it to
 //                                                                         its session, and nothing is
 //                                                                         under way
@@ -46,6 +48,7 @@ extension Router {
 
     /// Has a connection give up its place at the first moment when that harms nobody.
     func outdate(_ upstream: UpstreamRef, _ reason: ReplacementReason) {
+        if let second = upstream.pointee.second { outdate(second, reason) }
         switch upstream.pointee.state {
         case .idle, .gone: break
         case .connecting, .waiting:
@@ -55,7 +58,10 @@ extension Router {
         case .loggingIn, .ready:
             upstream.pointee.outdatedAt = now
             upstream.pointee.outdatedFor = reason
-            if upstream.pointee.state == .ready { replace(upstream) }
+            // A second one that waits for its login has nothing under way either.
+            if upstream.pointee.state == .ready || upstream.pointee.first != nil {
+                replace(upstream)
+            }
         }
     }
 
@@ -71,7 +77,12 @@ extension Router {
             leave(upstream)
         } else if let owner = upstream.pointee.owner {
             if !replaceOwn(owner) { moveOwn(owner) }
-        } else if upstream.pointee.first == nil {
+        } else if let first = upstream.pointee.first {
+            guard upstream.pointee.unsentRuns == upstream.pointee.queue.count else { return }
+            reportReplacement(upstream)
+            dropSecond(of: first)
+            beginSecond(of: first)
+        } else {
             reportReplacement(upstream)
             spare[upstream.pointee.pool].removeAll { $0 == upstream }
             dropOwn(upstream)

@@ -492,6 +492,28 @@ struct BlockedCommandTests {
         #expect(bench.received(by: client) == entry)
     }
 
+    @Test("goes out on its second connection when a pause is over, which is a new one")
+    func secondInPause() throws {
+        let bench = bench()
+        let (client, first) = try reader(bench)
+        bench.router.pause()
+        bench.advance(101)
+        let held = try #require(bench.connections.last)
+        #expect(held != first && bench.handedOver(held) == "")
+        while bench.router.nextDirtyUpstream() != nil {}
+        bench.router.resume()
+        bench.act()
+        let second = try #require(bench.connections.last)
+        #expect(second != held && second != first)
+        #expect(!bench.connections.contains(held))
+        var dirty: [UpstreamRef] = []
+        while let next = bench.router.nextDirtyUpstream() { dirty.append(next) }
+        #expect(dirty.contains(second))
+        #expect(bench.handedOver(second).contains("XREAD"))
+        bench.reply(entry, on: second)
+        #expect(bench.received(by: client) == entry)
+    }
+
     @Test("takes its second connection with it")
     func leaves() throws {
         let bench = bench()
