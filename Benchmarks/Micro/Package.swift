@@ -10,7 +10,8 @@ let package = Package(
     dependencies: [
         // Without its interposers: they count what other libraries' threads allocate too, and slow
         // what is measured. Allocations are counted by CAllocationCount, as in the unit tests.
-        .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.1", traits: [])
+        .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.1", traits: []),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         .systemLibrary(name: "CEv", path: "Product/CEv"),
@@ -18,7 +19,9 @@ let package = Package(
         .systemLibrary(name: "CCurl", path: "Product/CCurl", pkgConfig: "libcurl"),
         room("RESP"),
         room("Identity", ["COpenSSL"]),
-        room("Proxy", ["RESP", "Identity"]),
+        room(
+            "Proxy",
+            ["RESP", "Identity", .product(name: "Histogram", package: "hdrhistogram-swift")]),
         room("Transport", ["CEv", "COpenSSL"]),
         room("AWS", ["Identity", "CCurl", "COpenSSL"]),
         .target(name: "CAllocationCount", path: "CAllocationCount"),
