@@ -36,7 +36,8 @@ from scenarios import IDLE_CLIENTS, IDLE_CLIENTS_QUICK, SCENARIOS, Scenario  # n
 from server import Server  # noqa: E402
 
 QUICK_PEERS = ["direct-plain", "direct-tls", "haproxy", "ours"]
-USUAL_PEERS = [name for name in PEERS if name not in ("dedicated", "no-gather")]
+UNUSUAL_PEERS = ("dedicated", "no-gather", "one-worker")
+USUAL_PEERS = [name for name in PEERS if name not in UNUSUAL_PEERS]
 
 
 class Cores:

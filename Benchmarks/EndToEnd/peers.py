@@ -345,13 +345,14 @@ class _Charged(Proxy):
         self.wait_until_listening()
 
 
-def _ours(place: Place, name: str, mode: str = "multiplexed", **settings) -> Peer:
+def _ours(place: Place, name: str, mode: str = "multiplexed", threads: int = 0,
+          **settings) -> Peer:
     proxy = _Charged(
         place.directory / "proxy",
         {"cache": Upstream.verified(place.server)},
         {"app": place.server.password},
         [Listener("app", mode)],
-        threads=place.workers,
+        threads=threads or place.workers,
         max_sessions=20_000 if mode == "multiplexed" else 9_700,
         drain_timeout="1s",
         **settings,
@@ -372,6 +373,10 @@ def ours_dedicated(place: Place) -> Peer:
     return _ours(place, f"{OURS}, dedicated", mode="dedicated")
 
 
+def ours_with_one_worker(place: Place) -> Peer:
+    return _ours(place, f"{OURS}, one worker", threads=1)
+
+
 PEERS = {
     "direct-plain": direct_plain,
     "direct-tls": direct_tls,
@@ -384,4 +389,5 @@ PEERS = {
     "ours": ours,
     "no-gather": ours_without_gather,
     "dedicated": ours_dedicated,
+    "one-worker": ours_with_one_worker,
 }
