@@ -241,7 +241,7 @@ def read_options():
 
     options.peers = chosen(options.peers, list(PEERS), QUICK_PEERS if quick else USUAL_PEERS)
     by_name = {scenario.name: scenario for scenario in SCENARIOS}
-    usual = [scenario.name for scenario in SCENARIOS if scenario.quick or not quick]
+    usual = [one.name for one in SCENARIOS if (one.quick if quick else one.usual)]
     options.scenarios = [
         by_name[name] for name in chosen(options.scenarios, list(by_name), usual)
     ]

@@ -18,6 +18,8 @@ class Scenario:
     rate: int = 0
     # Part of --quick.
     quick: bool = False
+    # False: only if it is asked for.
+    usual: bool = True
 
     def load_arguments(self) -> list:
         arguments = ["--mode", self.mode, "--clients", self.clients, "--pipeline", self.pipeline,
@@ -37,6 +39,10 @@ SCENARIOS = [
     Scenario("churn", "connect, one command, close; 50 at a time", mode="churn", quick=True),
     Scenario("rate", "64 B, 5,000 requests/s in all, 50 clients", mode="rate", rate=5000,
              quick=True),
+    # As many clients for each of two workers as one has above.
+    Scenario("p1-double", "64 B, P=1, 100 clients", clients=100, usual=False),
+    Scenario("p16-double", "64 B, P=16, 100 clients", clients=100, pipeline=16, usual=False),
+    Scenario("p100-double", "64 B, P=100, 100 clients", clients=100, pipeline=100, usual=False),
 ]
 
 # Clients that have sent one command and stay. More need more than 20,000 descriptors in a relay.
