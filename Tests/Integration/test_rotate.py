@@ -287,14 +287,16 @@ def test_the_stand_in_keeps_the_rules_of_users(place, service):
     ):
         with pytest.raises(ClientError, match="InvalidParameterValue"):
             modify(place, service, *refused)
-    place.aws.set(modifying_seconds=0.5)
+    place.aws.set(modifying_seconds=None)
     first, second = new_password(), new_password()
     assert modify(place, service, first, second)["Status"] == "modifying"
     assert user(place, service)["Status"] == "modifying"
     with pytest.raises(ClientError, match="has status modifying. Only active users"):
         modify(place, service, first)
     # Until its end the server knows the old one alone.
-    eventually(lambda: user(place, service)["Status"] == "active")
+    assert place.logs_in(place.old) and not place.logs_in(first)
+    place.aws.end_changes()
+    assert user(place, service)["Status"] == "active"
     assert user(place, service)["Authentication"]["PasswordCount"] == 2
     assert place.logs_in(first) and place.logs_in(second) and not place.logs_in(place.old)
     assert user(place, service)["ARN"] == ARNS[service]

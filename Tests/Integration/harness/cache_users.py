@@ -77,6 +77,10 @@ class CacheUsers(Moto):
         """By operation, since the last `forget`."""
         return Counter(self.tell("requests"))
 
+    def end_changes(self) -> None:
+        """Of users that are `modifying` until a test says so: with `modifying_seconds` None."""
+        self.tell("end changes")
+
     def forget(self) -> None:
         self.tell("forget")
 
@@ -177,10 +181,12 @@ class Backend:
                 raise Refusal("InvalidParameterValue", 400, "Passwords must differ.")
             user.passwords = list(passwords)
             user.kind = "password"
-            if not self.modifying_seconds:
+            if self.modifying_seconds == 0:
                 self.apply(user)
                 return user
             user.ready_at = float("inf")
+            if self.modifying_seconds is None:
+                return user
             threading.Timer(self.modifying_seconds, self.end_change, [user]).start()
             return user
 
@@ -212,6 +218,10 @@ class Backend:
             if self.held:
                 self.held["released"].set()
                 self.held = None
+        elif what == "end changes":
+            for user in self.users.values():
+                if user.status == "modifying":
+                    self.end_change(user)
         elif what == "requests":
             return self.counts
         elif what == "rotation token":
