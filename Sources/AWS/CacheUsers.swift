@@ -1,7 +1,7 @@
-// Users of ElastiCache and MemoryDB: what is known of one, and its passwords.
+// Users of ElastiCache and MemoryDB: what is known of one, and how it is made and changed.
 //
-//   ElastiCache   query protocol: DescribeUsers, ModifyUser by the user's id
-//   MemoryDB      JSON:           DescribeUsers, UpdateUser by the user's name
+//   ElastiCache   query protocol: DescribeUsers, CreateUser, ModifyUser by the user's id
+//   MemoryDB      JSON:           DescribeUsers, CreateUser, UpdateUser by the user's name
 //
 // Both replace the whole list of passwords, at most two, and both are `modifying` until all nodes
 // know of it; whoever asks for a change meanwhile is refused (`InvalidUserState`).
@@ -54,6 +54,15 @@ package struct CacheUserARN: Sendable, Equatable, CustomStringConvertible {
         region = String(parts[3])
         self.user = String(user)
     }
+
+    /// One whose account is that of whoever asks; nil if the region or the user's id is none.
+    package init?(_ service: Service, region: String, user: String) {
+        let isElastiCache = service == .elastiCache
+        // AWS keeps ids in lower case.
+        self.init(
+            "arn:\(Partition(region: region).name):\(isElastiCache ? "elasticache" : "memorydb")"
+                + ":\(region)::user\(isElastiCache ? ":" : "/")\(user.lowercased())")
+    }
 }
 
 /// A user as its service describes it.
@@ -65,13 +74,28 @@ package struct CacheUser: Sendable, Equatable {
     /// `password`, `iam`, `no-password`.
     package let authentication: String
     package let passwordCount: Int
+    package let accessString: String
+    /// Whether it is in a user group of ElastiCache or an ACL of MemoryDB: otherwise no server knows it.
+    package let isInGroup: Bool
 
-    package init(name: String, status: String, authentication: String, passwordCount: Int) {
+    package init(
+        name: String, status: String, authentication: String, passwordCount: Int,
+        accessString: String = "", isInGroup: Bool = true
+    ) {
         self.name = name
         self.status = status
         self.authentication = authentication
         self.passwordCount = passwordCount
+        self.accessString = accessString
+        self.isInGroup = isInGroup
     }
+}
+
+/// How a user is to prove who it is.
+package enum CacheUserAuthentication: Sendable, Equatable {
+    case iam
+    /// One or two, in place of all that it has.
+    case passwords([Secret])
 }
 
 extension AWSFailure {
@@ -101,9 +125,12 @@ extension AWSClient {
             guard let texts = xml?.texts, let name = texts["UserName"],
                 let status = texts["Status"]
             else { throw Self.missing(user, what) }
+            // Of all lists in the answer only that of the groups has texts for its members.
             return CacheUser(
                 name: name, status: status, authentication: texts["Type"] ?? "",
-                passwordCount: texts["PasswordCount"].flatMap { Int($0) } ?? 0)
+                passwordCount: texts["PasswordCount"].flatMap { Int($0) } ?? 0,
+                accessString: texts["AccessString"] ?? "",
+                isInGroup: texts["member"].map { !$0.isEmpty } ?? false)
         case .memoryDB:
             var body = WipedBuffer()
             body.appendJSON([("UserName", Secret(user.user.utf8))])
@@ -119,10 +146,39 @@ extension AWSClient {
             if case .number(let number)? = authentication["PasswordCount"] {
                 count = Int(exactly: number) ?? 0
             }
+            var groups: [JSONValue] = []
+            if case .list(let list)? = found["ACLNames"] { groups = list }
             return CacheUser(
                 name: name, status: status, authentication: authentication.text("Type") ?? "",
-                passwordCount: count)
+                passwordCount: count, accessString: found.text("AccessString") ?? "",
+                isInGroup: !groups.isEmpty)
         }
+    }
+
+    /// Makes a user; it is of no use before it is in a user group or an ACL.
+    ///
+    /// - Parameters:
+    ///   - name: what it logs in with; MemoryDB's users have no other name than their own.
+    ///   - engine: `redis` or `valkey`, for ElastiCache.
+    package func create(
+        _ user: CacheUserARN, name: String, engine: String, accessString: String,
+        _ authentication: CacheUserAuthentication, signedBy credential: AWSCredential
+    ) throws(AWSFailure) {
+        try change(
+            "CreateUser", "CreateUser", user,
+            naming: [("UserName", Secret(name.utf8)), ("Engine", Secret(engine.utf8))],
+            accessString, authentication, credential)
+    }
+
+    /// Changes what is given, and leaves the rest. Live connections stay.
+    ///
+    /// Throws with `isBusyUser` while an earlier change is under way.
+    package func modify(
+        _ user: CacheUserARN, accessString: String?, _ authentication: CacheUserAuthentication?,
+        signedBy credential: AWSCredential
+    ) throws(AWSFailure) {
+        try change(
+            "ModifyUser", "UpdateUser", user, naming: [], accessString, authentication, credential)
     }
 
     /// Makes these the user's passwords, one or two, in place of all that it has.
@@ -131,27 +187,62 @@ extension AWSClient {
     package func setPasswords(
         _ passwords: [Secret], of user: CacheUserARN, signedBy credential: AWSCredential
     ) throws(AWSFailure) {
+        try modify(user, accessString: nil, .passwords(passwords), signedBy: credential)
+    }
+
+    /// - Parameters:
+    ///   - action: ElastiCache's operation.
+    ///   - operation: MemoryDB's.
+    ///   - naming: what ElastiCache wants besides its id of a user that is made.
+    private func change(
+        _ action: String, _ operation: String, _ user: CacheUserARN,
+        naming: [(name: String, value: Secret)], _ accessString: String?,
+        _ authentication: CacheUserAuthentication?, _ credential: AWSCredential
+    ) throws(AWSFailure) {
         switch user.service {
         case .elastiCache:
             var parameters = [
-                (name: "Action", value: Secret("ModifyUser".utf8)), Self.elastiCacheVersion,
+                (name: "Action", value: Secret(action.utf8)), Self.elastiCacheVersion,
                 (name: "UserId", value: Secret(user.user.utf8)),
             ]
-            for (index, password) in passwords.enumerated() {
-                parameters.append(("Passwords.member.\(index + 1)", password))
+            parameters += naming
+            if let accessString {
+                parameters.append(("AccessString", Secret(accessString.utf8)))
+            }
+            switch authentication {
+            case nil: break
+            case .iam:
+                parameters.append(("AuthenticationMode.Type", Secret("iam".utf8)))
+            case .passwords(let passwords):
+                parameters.append(("AuthenticationMode.Type", Secret("password".utf8)))
+                for (index, password) in passwords.enumerated() {
+                    parameters.append(
+                        ("AuthenticationMode.Passwords.member.\(index + 1)", password))
+                }
             }
             _ = try query(
-                .elastiCache, "ModifyUser of \(user)", parameters, region: user.region,
+                .elastiCache, "\(action) of \(user)", parameters, region: user.region,
                 credential: credential)
         case .memoryDB:
             var body = WipedBuffer()
             body.append("{\"UserName\":")
             body.appendJSON(user.user)
-            body.append(",\"AuthenticationMode\":{\"Type\":\"password\",\"Passwords\":")
-            body.appendJSON(passwords)
-            body.append("}}")
+            if let accessString {
+                body.append(",\"AccessString\":")
+                body.appendJSON(accessString)
+            }
+            switch authentication {
+            case nil: break
+            case .iam: body.append(",\"AuthenticationMode\":{\"Type\":\"iam\"}")
+            case .passwords(let passwords):
+                body.append(
+                    ",\"AuthenticationMode\":{\"Type\":\"password\",\"Passwords\":")
+                body.appendJSON(passwords)
+                body.append("}")
+            }
+            body.append("}")
             _ = try json(
-                .memoryDB, "AmazonMemoryDB.UpdateUser", "UpdateUser of \(user)",
+                .memoryDB, "AmazonMemoryDB.\(operation)", "\(operation) of \(user)",
                 body: body.secret(), region: user.region, credential: credential)
         }
     }

@@ -72,7 +72,13 @@ package struct AccessScope: Sendable, Equatable {
         case .allKeys: keys = [Self.allKeys]
         case .resetKeys: keys = []
         case .keys(let pattern, let mayRead, let mayWrite):
-            keys.insert(Keys(pattern: pattern, mayRead: mayRead, mayWrite: mayWrite))
+            // A server makes one of two that have the same pattern: `%R~a %W~a` is `~a`.
+            let same = keys.first { $0.pattern == pattern }
+            if let same { keys.remove(same) }
+            keys.insert(
+                Keys(
+                    pattern: pattern, mayRead: mayRead || same?.mayRead == true,
+                    mayWrite: mayWrite || same?.mayWrite == true))
         case .allChannels: channels = ["*"]
         case .resetChannels: channels = []
         case .channels(let pattern): channels.insert(pattern)
@@ -139,53 +145,124 @@ package struct AccessScope: Sendable, Equatable {
     }
 }
 
+/// One respect in which what a user may do is not what it should be.
+package struct AccessDifference: Sendable, Equatable {
+    package enum Subject: String, Sendable {
+        /// Whether it can log in at all; in words.
+        case user
+        case commands
+        case keys
+        case channels
+        case databases
+        case selectors
+    }
+
+    package let subject: Subject
+    /// Within the selector that both sides have in this place.
+    package var isInSelector = false
+    /// What should be allowed and is not, in the words of access strings, sorted.
+    package let missing: [String]
+    /// What is allowed and should not be.
+    package let extra: [String]
+}
+
 extension AccessPermissions {
-    /// How `actual` differs from these, in sentences for an operator; empty if it does not.
+    /// What must be added to `actual` and taken from it to make it these; empty if nothing.
     ///
     /// Whether the user needs a password is compared only where it matters: `actual` needs none.
-    package func differences(from actual: AccessPermissions) -> [String] {
-        var found: [String] = []
+    package func comparison(with actual: AccessPermissions) -> [AccessDifference] {
+        var found: [AccessDifference] = []
         if isOn != actual.isOn {
             found.append(
-                actual.isOn
-                    ? "the user is on, and should be off" : "the user is off, and should be on")
+                AccessDifference(
+                    subject: .user, missing: isOn ? ["on"] : [], extra: isOn ? [] : ["on"]))
         }
         if actual.needsNoPassword && !needsNoPassword {
-            found.append("the user needs no password (nopass), and should")
+            found.append(AccessDifference(subject: .user, missing: [], extra: ["nopass"]))
         }
-        found += root.differences(from: actual.root)
+        found += root.comparison(with: actual.root)
         let missing = selectors.filter { !actual.selectors.contains($0) }
         let extra = actual.selectors.filter { !selectors.contains($0) }
         if missing.count == 1, extra.count == 1 {
-            found += missing[0].differences(from: extra[0]).map { "in a selector: \($0)" }
-        } else {
-            if !missing.isEmpty { found.append("\(missing.count) selectors are not there") }
-            if !extra.isEmpty { found.append("\(extra.count) selectors are there beyond it") }
+            found += missing[0].comparison(with: extra[0]).map { difference in
+                var difference = difference
+                difference.isInSelector = true
+                return difference
+            }
+        } else if !missing.isEmpty || !extra.isEmpty {
+            found.append(
+                AccessDifference(
+                    subject: .selectors, missing: missing.map(\.text), extra: extra.map(\.text)))
         }
         return found
+    }
+
+    /// How `actual` differs from these, in sentences for an operator; empty if it does not.
+    package func differences(from actual: AccessPermissions) -> [String] {
+        comparison(with: actual).flatMap { difference in
+            let place = difference.isInSelector ? "in a selector: " : ""
+            return difference.sentences.map { place + $0 }
+        }
+    }
+}
+
+extension AccessDifference {
+    fileprivate var sentences: [String] {
+        switch subject {
+        case .user:
+            if extra == ["nopass"] { return ["the user needs no password (nopass), and should"] }
+            return [
+                missing.isEmpty
+                    ? "the user is on, and should be off" : "the user is off, and should be on"
+            ]
+        case .databases:
+            return [
+                "databases: wanted \(missing.joined(separator: ", ")), allowed"
+                    + " \(extra.joined(separator: ", "))"
+            ]
+        case .selectors:
+            return [
+                missing.isEmpty ? nil : "\(missing.count) selectors are not there",
+                extra.isEmpty ? nil : "\(extra.count) selectors are there beyond it",
+            ].compactMap(\.self)
+        case .commands, .keys, .channels:
+            return [
+                missing.isEmpty ? nil : "\(subject.rawValue) not allowed: \(Self.list(missing))",
+                extra.isEmpty
+                    ? nil : "\(subject.rawValue) allowed beyond it: \(Self.list(extra))",
+            ].compactMap(\.self)
+        }
+    }
+
+    /// The first of them, for people to read.
+    package static func list(_ names: [String]) -> String {
+        let shown = names.prefix(8).map { escaped(String($0.prefix(60))) }.joined(separator: ", ")
+        return names.count > 8 ? "\(shown) … (\(names.count) in all)" : shown
     }
 }
 
 extension AccessScope {
-    fileprivate func differences(from actual: AccessScope) -> [String] {
-        var found: [String] = []
-        func compare(_ what: String, _ wanted: Set<String>, _ got: Set<String>) {
-            let missing = wanted.subtracting(got)
-            let extra = got.subtracting(wanted)
-            if !missing.isEmpty { found.append("\(what) not allowed: \(Self.list(missing))") }
-            if !extra.isEmpty { found.append("\(what) allowed beyond it: \(Self.list(extra))") }
+    fileprivate func comparison(with actual: AccessScope) -> [AccessDifference] {
+        var found: [AccessDifference] = []
+        func compare(
+            _ subject: AccessDifference.Subject, _ wanted: Set<String>, _ got: Set<String>
+        ) {
+            let missing = wanted.subtracting(got).sorted()
+            let extra = got.subtracting(wanted).sorted()
+            guard !missing.isEmpty || !extra.isEmpty else { return }
+            found.append(AccessDifference(subject: subject, missing: missing, extra: extra))
         }
-        compare("commands", commandTexts, actual.commandTexts)
-        compare("keys", Set(keys.map(\.text)), Set(actual.keys.map(\.text)))
-        compare("channels", Set(channels.map { "&\($0)" }), Set(actual.channels.map { "&\($0)" }))
+        compare(.commands, commandTexts, actual.commandTexts)
+        compare(.keys, Set(keys.map(\.text)), Set(actual.keys.map(\.text)))
+        compare(.channels, Set(channels.map { "&\($0)" }), Set(actual.channels.map { "&\($0)" }))
         if databases != actual.databases {
-            func text(_ numbers: Set<Int>?) -> String {
-                guard let numbers else { return "all" }
-                return numbers.isEmpty
-                    ? "none" : numbers.sorted().map(String.init).joined(separator: ", ")
+            func texts(_ numbers: Set<Int>?) -> [String] {
+                guard let numbers else { return ["all"] }
+                return numbers.isEmpty ? ["none"] : numbers.sorted().map(String.init)
             }
             found.append(
-                "databases: wanted \(text(databases)), allowed \(text(actual.databases))")
+                AccessDifference(
+                    subject: .databases, missing: texts(databases), extra: texts(actual.databases)))
         }
         return found
     }
@@ -194,9 +271,11 @@ extension AccessScope {
         commands.union(firstArguments.flatMap { name, list in list.map { "\(name)|\($0)" } })
     }
 
-    private static func list(_ names: Set<String>) -> String {
-        let shown = names.sorted().prefix(8).map { escaped(String($0.prefix(60))) }
-            .joined(separator: ", ")
-        return names.count > 8 ? "\(shown) … (\(names.count) in all)" : shown
+    /// As an operator would write it, but for many commands.
+    fileprivate var text: String {
+        let patterns = keys.map(\.text).sorted() + channels.map { "&\($0)" }.sorted()
+        let names = commandTexts.sorted()
+        let shown = names.prefix(8).map { "+\($0)" } + (names.count > 8 ? ["… \(names.count)"] : [])
+        return "(\((patterns + shown).joined(separator: " ")))"
     }
 }

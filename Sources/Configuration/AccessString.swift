@@ -96,8 +96,9 @@ package struct AccessProblem: Sendable, Equatable {
 
 /// An access string that has been read.
 package struct AccessString: Sendable, Equatable {
-    /// As written. May hold a password if `problems` says so: do not print.
-    let text: String
+    /// As written. May hold a password if `problems` says so: do not print then. What
+    /// `Settings.load` gives has none.
+    package let text: String
     /// What could be understood, in order.
     package let rules: [PlacedAccessRule]
     /// Errors only; `lint` finds what is dubious.

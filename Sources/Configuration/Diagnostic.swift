@@ -40,11 +40,17 @@ package struct Diagnostic: Hashable, Sendable {
     package let severity: Severity
     package let position: Position
     package let message: String
+    /// The user whose access string it is about; nil: it is about something else.
+    package let accessStringOf: String?
 
-    package init(_ severity: Severity, at position: Position, _ message: String) {
+    package init(
+        _ severity: Severity, at position: Position, _ message: String,
+        accessStringOf user: String? = nil
+    ) {
         self.severity = severity
         self.position = position
         self.message = message
+        accessStringOf = user
     }
 }
 

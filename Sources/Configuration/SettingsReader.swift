@@ -291,10 +291,12 @@ extension SettingsReader {
 
     private mutating func readAccessString(_ node: Node, into user: inout UserSettings) {
         guard case .scalar(let text, _) = node.content, node.kind == "a text" else {
-            error(
-                node.position,
-                "access_string: wanted one text with the rules of an ACL user, got \(node.kind):"
-                    + " write it in quotes, such as \"on ~app:* -@all +@read\"")
+            diagnostics.append(
+                Diagnostic(
+                    .error, at: node.position,
+                    "access_string: wanted one text with the rules of an ACL user, got"
+                        + " \(node.kind): write it in quotes, such as \"on ~app:* -@all +@read\"",
+                    accessStringOf: user.name))
             return
         }
         let access = AccessString(text)
@@ -310,7 +312,7 @@ extension SettingsReader {
             diagnostics.append(
                 Diagnostic(
                     problem.severity, at: node.position(ofCharacter: problem.offset),
-                    "\(place): \(problem.message)"))
+                    "\(place): \(problem.message)", accessStringOf: user.name))
         }
     }
 

@@ -132,6 +132,33 @@ struct ConfigurationOptions: ParsableArguments {
     }
 }
 
+/// The flag of commands that need a file, and nothing that goes over it.
+struct ConfigurationFile: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The configuration file (also $\(ConfigurationOptions.configurationVariable)).",
+            valueName: "file"))
+    var config: String?
+
+    /// - Throws: what is wrong with the file, or a usage error if none is given.
+    func load() throws -> LoadedSettings {
+        guard let file = config ?? ConfigurationOptions.environmentFile else {
+            throw ValidationError("Nothing to do: give --config FILE.")
+        }
+        return try Settings.load(file: file, checksFiles: false)
+    }
+
+    /// Its settings. What is wrong with the file has been said when this throws.
+    func settings() throws -> Settings {
+        do {
+            return try load().settings
+        } catch let error as InvalidConfiguration {
+            complain(error)
+            throw Exit.configuration.code
+        }
+    }
+}
+
 private func environment(_ name: String) -> String? {
     getenv(name).map { String(cString: $0) }
 }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import Rotation
 
 /// The exit codes, named and numbered as in sysexits.h.
 enum Exit: Int32, CaseIterable {
@@ -21,14 +22,27 @@ enum Exit: Int32, CaseIterable {
             "something that is needed is not there: an address, a program; for doctor: a step failed;"
                 + " for wait: not ready in time"
         case .system: "the operating system refused something: descriptors, threads, memory"
-        case .unfinished: "a rotation was not finished in time; done again it goes on"
-        case .denied: "AWS or a server refused the request or the login"
+        case .unfinished:
+            "something was not finished in time, or not confirmed; done again it goes on"
+        case .denied:
+            "AWS or a server refused the request or the login; for users explain: not allowed"
         case .configuration: "the configuration cannot be used; every problem has been printed"
         }
     }
 
     /// For ArgumentParser: ends the process with this code and without another word.
     var code: ExitCode { ExitCode(rawValue) }
+
+    /// Why a rotation, or a change of a user, did not come to its end.
+    init(_ kind: RotationFailure.Kind) {
+        self =
+            switch kind {
+            case .unavailable: .unavailable
+            case .busy, .timedOut, .superseded: .unfinished
+            case .denied: .denied
+            case .unusable: .configuration
+            }
+    }
 
     /// A table for help texts.
     static var table: String {

@@ -36,11 +36,7 @@ struct PolicyCommand: ParsableCommand {
               78  the configuration or AWS's shared files cannot be used
             """)
 
-    @Option(
-        help: ArgumentHelp(
-            "The configuration file (also $\(ConfigurationOptions.configurationVariable)).",
-            valueName: "file"))
-    var config: String?
+    @OptionGroup var file: ConfigurationFile
 
     @Option(help: ArgumentHelp("The account of the caches and secrets.", valueName: "id"))
     var account: String?
@@ -84,16 +80,7 @@ struct PolicyCommand: ParsableCommand {
     }
 
     func run() throws {
-        guard let file = config ?? ConfigurationOptions.environmentFile else {
-            throw ValidationError("Nothing to do: give --config FILE.")
-        }
-        let settings: Settings
-        do throws(InvalidConfiguration) {
-            settings = try Settings.load(file: file, checksFiles: false).settings
-        } catch {
-            complain(error)
-            throw Exit.configuration.code
-        }
+        let settings = try file.settings()
         let names = settings.users.map(\.name)
         for name in user where !names.contains(name) {
             throw ValidationError(

@@ -28,7 +28,7 @@ struct ProxyCommand: ParsableCommand {
         version: version,
         subcommands: [
             RunCommand.self, WaitCommand.self, CheckCommand.self, DoctorCommand.self,
-            TokenCommand.self, PolicyCommand.self, RotateCommand.self,
+            TokenCommand.self, PolicyCommand.self, RotateCommand.self, UsersCommand.self,
             HashPasswordCommand.self, DemoCommand.self,
         ]
     )

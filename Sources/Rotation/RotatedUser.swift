@@ -38,6 +38,40 @@ package protocol RotatedUser {
     func setPasswords(_ passwords: [Secret]) throws(RotationFailure) -> PasswordChange
 }
 
+extension Patience {
+    /// Waits while a user is being changed; `note` is told once that it is.
+    package mutating func waitUntilReady(
+        _ name: String, note: (String) -> Void,
+        _ state: () throws(RotationFailure) -> UserState
+    ) throws(RotationFailure) {
+        var isNoted = false
+        while case .busy(let status) = try state() {
+            if !isNoted {
+                note("user \(name) is \(status)")
+                isNoted = true
+            }
+            guard wait() else { throw RotationFailure(timedOut: "user \(name) is \(status)") }
+        }
+    }
+
+    /// Changes a user once it is ready, and again while that is refused since somebody was faster.
+    package mutating func change<Answer>(
+        _ name: String, note: (String) -> Void,
+        state: () throws(RotationFailure) -> UserState,
+        _ change: () throws(RotationFailure) -> Answer
+    ) throws(RotationFailure) -> Answer {
+        while true {
+            try waitUntilReady(name, note: note, state)
+            do throws(RotationFailure) {
+                return try change()
+            } catch {
+                guard error.kind == .busy else { throw error }
+                guard wait() else { throw RotationFailure(timedOut: error.reason) }
+            }
+        }
+    }
+}
+
 /// A user of ElastiCache or MemoryDB.
 package struct CacheUserAccount: RotatedUser {
     private let arn: CacheUserARN
@@ -74,18 +108,58 @@ package struct CacheUserAccount: RotatedUser {
     }
 
     package func setPasswords(_ passwords: [Secret]) throws(RotationFailure) -> PasswordChange {
+        try modify(accessString: nil, .passwords(passwords))
+        return .changed
+    }
+
+    /// Makes it; throws `unusable` or `denied` if its service does not take it so.
+    package func create(
+        name: String, engine: String, accessString: String,
+        _ authentication: CacheUserAuthentication
+    ) throws(RotationFailure) {
+        try ask(authentication) { (client, credential) throws(AWSFailure) in
+            try client.create(
+                arn, name: name, engine: engine, accessString: accessString, authentication,
+                signedBy: credential)
+        }
+    }
+
+    /// Changes what is given. Throws `busy` if it is not ready. Live connections stay.
+    package func modify(
+        accessString: String?, _ authentication: CacheUserAuthentication?
+    ) throws(RotationFailure) {
+        try ask(authentication) { (client, credential) throws(AWSFailure) in
+            try client.modify(
+                arn, accessString: accessString, authentication, signedBy: credential)
+        }
+    }
+
+    private func ask(
+        _ authentication: CacheUserAuthentication?,
+        _ body: (AWSClient, AWSCredential) throws(AWSFailure) -> Void
+    ) throws(RotationFailure) {
         do throws(RotationFailure) {
-            try access { (client, credential) throws(AWSFailure) in
-                try client.setPasswords(passwords, of: arn, signedBy: credential)
-            }
+            try access(body)
         } catch {
+            guard case .passwords(let passwords)? = authentication else { throw error }
             // Nobody says that AWS's words repeat what they refuse; nobody says that they do not.
             let reason = passwords.reduce(error.reason) { reason, password in
                 Credential(userName: arn.user, secret: password).redacting(reason)
             }
             throw RotationFailure(error.kind, reason, advice: error.advice)
         }
-        return .changed
+    }
+
+    /// nil: there is no such user.
+    package func find() throws(RotationFailure) -> CacheUser? {
+        try access { (client, credential) throws(AWSFailure) in
+            do throws(AWSFailure) {
+                return try client.describe(arn, signedBy: credential)
+            } catch {
+                guard error.isMissingUser else { throw error }
+                return nil
+            }
+        }
     }
 
     private func describe() throws(RotationFailure) -> CacheUser {

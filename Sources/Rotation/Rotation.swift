@@ -247,40 +247,26 @@ package struct Rotation {
         _ passwords: [Secret], of user: any RotatedUser, _ step: RotationStep
     ) throws(RotationFailure) {
         var patience = self.patience
-        while true {
-            try waitUntilReady(user, &patience, step)
-            do throws(RotationFailure) {
-                let change = try user.setPasswords(passwords)
-                let words =
-                    passwords.count == 1
-                    ? "has the new password alone" : "has the new password beside the one before"
-                switch change {
-                case .changed: note(step, .done, "user \(user.name) \(words)")
-                case .unchanged: note(step, .unchanged, "user \(user.name) \(words) already")
-                case .changedUntilRestart(let reason):
-                    note(step, .done, "user \(user.name) \(words)")
-                    note(step, .warning, "that is lost when the server restarts: \(reason)")
-                }
-                return
-            } catch {
-                // Somebody was faster between the look and the change.
-                guard error.kind == .busy else { throw error }
-                guard patience.wait() else { throw timedOut(error.reason) }
-            }
+        let change = try patience.change(
+            user.name, note: { note(step, .waiting, $0) }, state: user.state,
+            { () throws(RotationFailure) in try user.setPasswords(passwords) })
+        let words =
+            passwords.count == 1
+            ? "has the new password alone" : "has the new password beside the one before"
+        switch change {
+        case .changed: note(step, .done, "user \(user.name) \(words)")
+        case .unchanged: note(step, .unchanged, "user \(user.name) \(words) already")
+        case .changedUntilRestart(let reason):
+            note(step, .done, "user \(user.name) \(words)")
+            note(step, .warning, "that is lost when the server restarts: \(reason)")
         }
     }
 
     private func waitUntilReady(
         _ user: any RotatedUser, _ patience: inout Patience, _ step: RotationStep
     ) throws(RotationFailure) {
-        var isNoted = false
-        while case .busy(let status) = try user.state() {
-            if !isNoted {
-                note(step, .waiting, "user \(user.name) is \(status)")
-                isNoted = true
-            }
-            guard patience.wait() else { throw timedOut("user \(user.name) is \(status)") }
-        }
+        try patience.waitUntilReady(
+            user.name, note: { note(step, .waiting, $0) }, user.state)
     }
 
     // MARK: testSecret
@@ -538,11 +524,5 @@ package struct Rotation {
         RotationFailure(
             .unavailable, "secret \(store.name): no version has AWSCURRENT",
             advice: "give the secret a value with the user's name first")
-    }
-
-    private func timedOut(_ what: String) -> RotationFailure {
-        RotationFailure(
-            .timedOut, "\(what), and the time to wait for it is over",
-            advice: "rotate again: it goes on where it stopped")
     }
 }

@@ -30,6 +30,13 @@ package struct RotationFailure: Error, Sendable, Equatable, CustomStringConverti
         self.advice = advice
     }
 
+    /// Something was waited for, and the time for it is over.
+    init(timedOut what: String) {
+        self.init(
+            .timedOut, "\(what), and the time to wait for it is over",
+            advice: "do it again: it goes on where it stopped")
+    }
+
     package var description: String { advice.map { "\(reason): \($0)" } ?? reason }
 
     /// What AWS did not give.

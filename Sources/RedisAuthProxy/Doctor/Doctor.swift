@@ -505,8 +505,7 @@ struct Doctor {
     ) -> Result<AccessString, Refusal> {
         let answer = session.ask("ACL", "GETUSER", name)
         if answer.items != nil {
-            return .success(
-                AccessString(Self.rules(of: answer).joined(separator: " "), isFromServer: true))
+            return .success(AccessString(ofUser: answer))
         }
         let list = session.ask("ACL", "LIST")
         for line in (list.items ?? []).compactMap(\.string) {
@@ -517,34 +516,6 @@ struct Doctor {
         }
         if case .error(let text) = answer { return .failure(Refusal(code: Self.code(text))) }
         return .failure(Refusal(code: "no answer"))
-    }
-
-    /// The rules that an answer of ACL GETUSER amounts to; its passwords are left where they are.
-    private static func rules(of user: ServerReply) -> [String] {
-        var rules: [String] = []
-        for flag in user.value("flags")?.items?.compactMap(\.string) ?? []
-        where ["on", "off", "nopass"].contains(flag) {
-            rules.append(flag)
-        }
-        rules += scope(user)
-        for selector in user.value("selectors")?.items ?? [] {
-            rules.append("(\(scope(selector).joined(separator: " ")))")
-        }
-        return rules
-    }
-
-    /// Redis 7 answers with texts as they are written, Redis 6 with lists of patterns.
-    private static func scope(_ reply: ServerReply) -> [String] {
-        var rules: [String] = []
-        for (name, sign) in [("keys", "~"), ("channels", "&")] {
-            switch reply.value(name) {
-            case .list(let patterns): rules += patterns.compactMap(\.string).map { sign + $0 }
-            case let value?: rules += [value.string ?? ""]
-            case nil: break
-            }
-        }
-        for name in ["databases", "commands"] { rules += [reply.value(name)?.string ?? ""] }
-        return rules.filter { !$0.isEmpty }
     }
 
     /// `NOPERM` of `NOPERM this user has no permissions …`.

@@ -115,17 +115,7 @@ struct RotateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("The client certificate's key.", valueName: "file"))
     var keyFile: String?
 
-    @Option(help: ArgumentHelp("Who changes the user on the servers.", valueName: "name"))
-    var adminUser: String?
-
-    @Option(
-        help: ArgumentHelp("The file that holds that one's password.", valueName: "file"))
-    var adminPasswordFile: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "In place of these two: a secret with username and password.", valueName: "id"))
-    var adminSecret: String?
+    @OptionGroup var admin: AdministratorOptions
 
     @Option(help: ArgumentHelp("Where in the secret the name is.", valueName: "key"))
     var usernameKey = "username"
@@ -173,13 +163,6 @@ struct RotateCommand: ParsableCommand {
     var json = false
 
     func validate() throws {
-        if adminSecret != nil, adminUser != nil || adminPasswordFile != nil {
-            throw ValidationError(
-                "--admin-secret stands in place of --admin-user and --admin-password-file.")
-        }
-        guard (adminUser == nil) == (adminPasswordFile == nil) else {
-            throw ValidationError("--admin-user and --admin-password-file go together.")
-        }
         guard (certificateFile == nil) == (keyFile == nil) else {
             throw ValidationError("--certificate-file and --key-file go together.")
         }
@@ -201,26 +184,12 @@ struct RotateCommand: ParsableCommand {
         } catch {
             complain("rotate: \(escaped("\(error)"))")
             report.end("failed", "\(error)")
-            throw Self.exit(error.kind).code
-        }
-    }
-
-    private static func exit(_ kind: RotationFailure.Kind) -> Exit {
-        switch kind {
-        case .unavailable: .unavailable
-        case .busy, .timedOut, .superseded: .unfinished
-        case .denied: .denied
-        case .unusable: .configuration
+            throw Exit(error.kind).code
         }
     }
 
     private func rotate(_ report: RotationReport) throws(RotationFailure) {
-        let access: AWSAccess
-        do throws(AWSFailure) {
-            access = AWSAccess(AWSClient(try AWSSettings(.ofProcess(), profile: profile)))
-        } catch {
-            throw RotationFailure(error)
-        }
+        let access = try AWSAccess(profile: profile)
         let store = SecretsManagerStore(secret, region: try region(access), access: access)
         var settings = RotationSettings()
         settings.recipe = try PasswordRecipe(
@@ -273,11 +242,7 @@ struct RotateCommand: ParsableCommand {
         places.serverName = serverName
         places.tls = TLSSettings(
             caFile: caFile, certificateFile: certificateFile, keyFile: keyFile)
-        if let adminUser, let adminPasswordFile {
-            places.administrator = .file(userName: adminUser, path: adminPasswordFile)
-        } else if let adminSecret {
-            places.administrator = .secret(adminSecret)
-        }
+        places.administrator = admin.administrator
         return places
     }
 

@@ -9,20 +9,12 @@
 
 import AWS
 import Configuration
-import Credentials
 import Identity
 import Rotation
 import Transport
 
 /// What is known of users and servers beside the secret.
 struct RotationPlaces {
-    /// Whoever may change users on servers of one's own.
-    enum Administrator {
-        case file(userName: String, path: String)
-        /// A secret with `username` and `password`.
-        case secret(String)
-    }
-
     var userARN: String?
     /// For a secret that has no user's name.
     var userName: String?
@@ -78,67 +70,32 @@ struct RotationPlaces {
         return arn
     }
 
-    private func servers(_ document: SecretDocument) throws(RotationFailure) -> RotationServers? {
+    private func servers(_ document: SecretDocument) throws(RotationFailure) -> ServerLogins? {
         var addresses: [HostAndPort] = []
-        for url in serverURLs { addresses.append(try RotationServers.address(url)) }
+        for url in serverURLs { addresses.append(try ServerLogins.address(url)) }
         if addresses.isEmpty, let host = document.text("host") {
             let shown = host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host
             let port = document.text("port") ?? "6379"
-            addresses = [try RotationServers.address("rediss://\(shown):\(port)")]
+            addresses = [try ServerLogins.address("rediss://\(shown):\(port)")]
         }
         guard !addresses.isEmpty else { return nil }
         do throws(TLSContextError) {
-            return RotationServers(
-                addresses: addresses, serverName: serverName, tls: try TLSContext(tls))
+            return ServerLogins(
+                addresses: addresses, serverName: serverName, tls: try TLSContext(tls),
+                connectionName: "redis-auth-proxy-rotate")
         } catch {
             throw RotationFailure(.unusable, "\(error)")
         }
     }
 
     private func admin(_ document: SecretDocument) throws(RotationFailure) -> Credential {
-        switch administrator ?? document.text("masterarn").map({ .secret($0) }) {
-        case nil:
+        guard let administrator = administrator ?? document.text("masterarn").map({ .secret($0) })
+        else {
             throw RotationFailure(
                 .unusable, "wanted an administrator of the servers, got none",
                 advice: "give --admin-user and --admin-password-file, --admin-secret, or masterarn"
                     + " in the secret")
-        case .file(let userName, let path):
-            do throws(PasswordFile.Unusable) {
-                return Credential(userName: userName, secret: try PasswordFile.read(path).secret)
-            } catch {
-                throw RotationFailure(.unusable, error.reason)
-            }
-        case .secret(let id):
-            return try admin(ofSecret: id)
         }
-    }
-
-    private func admin(ofSecret id: String) throws(RotationFailure) -> Credential {
-        let region: String
-        if let named = AWSNames.region(ofSecret: id) {
-            region = named
-        } else {
-            region = try access.region()
-        }
-        let version = try access { (client, credential) throws(AWSFailure) in
-            try client.secretVersion(.current, of: id, region: region, signedBy: credential)
-        }
-        guard let version else {
-            throw RotationFailure(.unavailable, "secret \(id): no version has AWSCURRENT")
-        }
-        let login: SecretLogin
-        do throws(SecretLogin.Unusable) {
-            login = try SecretLogin(
-                version.value, userNameKey: "username", passwordKey: "password")
-        } catch {
-            throw RotationFailure(.unusable, "secret \(id), AWSCURRENT: \(error.reason)")
-        }
-        guard let userName = login.userName else {
-            throw RotationFailure(
-                .unusable,
-                "secret \(id), AWSCURRENT: wanted the administrator's name under the key username,"
-                    + " got none")
-        }
-        return Credential(userName: userName, secret: login.password)
+        return try administrator.credential { access }
     }
 }

@@ -1,15 +1,16 @@
-"""A stand-in for what AWS has for rotations: moto, with users of ElastiCache and MemoryDB that can be
-changed, and a real redis-server that gets their passwords.
+"""A stand-in for what AWS has for rotations and users: moto, with users of ElastiCache and MemoryDB that
+can be made and changed, and a real redis-server that gets their passwords and access strings.
 
-    rotate ── HTTP ──► faults and breakpoints ──► moto ── ModifyUser, UpdateUser ──► ACL SETUSER on a
-                       (this file)                        `modifying` for a while    redis-server
+    rotate ── HTTP ──► faults and breakpoints ──► moto ── CreateUser, ModifyUser, ──► ACL SETUSER on a
+    users              (this file)                        UpdateUser; `modifying`     redis-server
+                                                          for a while
 
 moto has no ModifyUser and no users of MemoryDB at all. What is added enforces what the documentation
 and the models say of them: one or two passwords of 16 to 128 printable characters without `, " / @`,
 which replace all that the user has; `modifying` for `modifying_seconds` after a change, at whose end
 the server knows the passwords; `InvalidUserState` for a change meanwhile. A version of a secret that
 has a value refuses another one, which moto overwrites. It is not AWS: it checks no signature, knows no
-user groups, and its texts are AWS's only as far as they are published.
+user groups but that a user is in one or not, and its texts are AWS's only as far as they are published.
 
 A test can have a request fail, or held: before it takes effect, after which it never does, or behind
 that, before its answer. Whoever sent it can be killed meanwhile.
@@ -50,9 +51,19 @@ class CacheUsers(Moto):
     def command(self) -> list:
         return [sys.executable, "-m", "harness.cache_users", self.port, self.configuration]
 
-    def add_user(self, service: str, user: str, *passwords: str, kind: str = "password") -> str:
+    def add_user(
+        self, service: str, user: str, *passwords: str, kind: str = "password", access: str = None,
+        groups: tuple = ("group",),
+    ) -> str:
         """A user that is there, with these passwords on the server too; its ARN."""
-        return self.tell("add", service=service, user=user, passwords=passwords, kind=kind)
+        return self.tell(
+            "add", service=service, user=user, passwords=passwords, kind=kind, access=access,
+            groups=groups,
+        )
+
+    def user(self, service: str, user: str) -> dict:
+        """As DescribeUsers describes it; None if there is none."""
+        return self.tell("user", service=service, user=user)
 
     def set(self, **settings) -> None:
         """Of Backend."""
@@ -103,8 +114,10 @@ class CacheUsers(Moto):
 class User:
     """One that can be changed. moto's serializer reads its attributes by the names in the models."""
 
-    def __init__(self, service: str, user: str, passwords: list, kind: str):
+    def __init__(self, service: str, user: str, passwords: list, kind: str, access: str, groups):
         self.service, self.user, self.passwords, self.kind = service, user, passwords, kind
+        # None: whatever the server has.
+        self.access, self.groups = access, list(groups)
         self.ready_at = 0.0
 
     @property
@@ -119,13 +132,14 @@ class User:
     def described(self) -> dict:
         authentication = {"Type": self.kind, "PasswordCount": len(self.passwords)}
         common = {
-            "Status": self.status, "AccessString": "on ~* +@all", "MinimumEngineVersion": "6.0",
+            "Status": self.status, "AccessString": self.access or "on ~* +@all",
+            "MinimumEngineVersion": "6.0",
             "Authentication": authentication, "ARN": self.arn,
         }
         if self.service == "memorydb":
-            return common | {"Name": self.user, "ACLNames": []}
+            return common | {"Name": self.user, "ACLNames": self.groups}
         return common | {
-            "UserId": self.user, "UserName": self.user, "Engine": "redis", "UserGroupIds": [],
+            "UserId": self.user, "UserName": self.user, "Engine": "redis", "UserGroupIds": self.groups,
         }
 
 
@@ -147,16 +161,27 @@ class Backend:
         return self.users.get((service, name))
 
     def apply(self, user: User) -> None:
-        """The server knows the passwords."""
+        """The server knows the passwords and the access string."""
         from .resp import Client
 
         with Client(self.server) as client:
             assert client.value("AUTH", "admin", self.admin) == b"OK"
             rules = [">" + password for password in user.passwords]
-            answer = client.value("ACL", "SETUSER", user.user, "resetpass", *rules)
+            access = ["reset", *user.access.split()] if user.access else ["resetpass"]
+            answer = client.value("ACL", "SETUSER", user.user, *access, *rules)
             assert answer == b"OK", answer
 
-    def change(self, service: str, name: str, passwords) -> User:
+    def create(self, service: str, name: str, access: str, mode: dict) -> User:
+        """What CreateUser does; raises Refusal."""
+        with self.lock:
+            if self.user(service, name):
+                raise Refusal("UserAlreadyExists", 400, f"User {name} already exists.")
+            user = User(service, name, [], mode["Type"], access, [])
+            self.check(mode)
+            self.users[service, name] = user
+            return self.begin_change(user, access, mode)
+
+    def change(self, service: str, name: str, access, mode) -> User:
         """What ModifyUser and UpdateUser do; raises Refusal."""
         with self.lock:
             user = self.user(service, name)
@@ -167,28 +192,46 @@ class Backend:
                     "InvalidUserState", 400, f"User {name} has status {user.status}. Only active"
                     " users can be modified."
                 )
-            if not passwords or len(passwords) > 2:
-                raise Refusal("InvalidParameterValue", 400, "One or two passwords are wanted.")
-            for password in passwords:
-                if not LEAST <= len(password) <= MOST:
-                    raise Refusal(
-                        "InvalidParameterValue", 400,
-                        "Passwords length must be between 16-128 characters.",
-                    )
-                if not password.isprintable() or any(c in REFUSED for c in password):
-                    raise Refusal("InvalidParameterValue", 400, "Invalid characters in password.")
-            if len(set(passwords)) != len(passwords):
-                raise Refusal("InvalidParameterValue", 400, "Passwords must differ.")
-            user.passwords = list(passwords)
-            user.kind = "password"
-            if self.modifying_seconds == 0:
-                self.apply(user)
-                return user
-            user.ready_at = float("inf")
-            if self.modifying_seconds is None:
-                return user
-            threading.Timer(self.modifying_seconds, self.end_change, [user]).start()
+            if access is None and mode is None:
+                raise Refusal("InvalidParameterCombination", 400, "Nothing to be changed.")
+            if mode:
+                self.check(mode)
+            return self.begin_change(user, access, mode)
+
+    def check(self, mode: dict) -> None:
+        """Refuses an authentication mode that the service refuses."""
+        if mode["Type"] == "iam":
+            return
+        if mode["Type"] != "password":
+            raise Refusal("InvalidParameterValue", 400, "Type")
+        passwords = mode["Passwords"]
+        if not passwords or len(passwords) > 2:
+            raise Refusal("InvalidParameterValue", 400, "One or two passwords are wanted.")
+        for password in passwords:
+            if not LEAST <= len(password) <= MOST:
+                raise Refusal(
+                    "InvalidParameterValue", 400,
+                    "Passwords length must be between 16-128 characters.",
+                )
+            if not password.isprintable() or any(c in REFUSED for c in password):
+                raise Refusal("InvalidParameterValue", 400, "Invalid characters in password.")
+        if len(set(passwords)) != len(passwords):
+            raise Refusal("InvalidParameterValue", 400, "Passwords must differ.")
+
+    def begin_change(self, user: User, access, mode) -> User:
+        if access is not None:
+            user.access = access
+        if mode:
+            user.kind = mode["Type"]
+            user.passwords = list(mode.get("Passwords", []))
+        if self.modifying_seconds == 0:
+            self.apply(user)
             return user
+        user.ready_at = float("inf")
+        if self.modifying_seconds is None:
+            return user
+        threading.Timer(self.modifying_seconds, self.end_change, [user]).start()
+        return user
 
     def end_change(self, user: User) -> None:
         self.apply(user)
@@ -199,11 +242,14 @@ class Backend:
     def obey(self, order: dict):
         what = order.pop("do")
         if what == "add":
-            user = User(order["service"], order["user"], order["passwords"], order["kind"])
+            user = User(**order)
             self.users[user.service, user.user] = user
             if user.passwords:
                 self.apply(user)
             return user.arn
+        if what == "user":
+            user = self.user(order["service"], order["user"])
+            return user and user.described()
         if what == "set":
             for name, value in order.items():
                 assert hasattr(self, name), name
@@ -292,33 +338,49 @@ class Application:
             _check_version(order)
             self.backend.rotation_token = order.get("RotationToken")
             return None
-        if service == "elasticache" and operation in ("DescribeUsers", "ModifyUser"):
-            form = parse_qs(body.decode(), keep_blank_values=True)
-            name = form["UserId"][0]
+        if service == "elasticache" and operation in ("DescribeUsers", "CreateUser", "ModifyUser"):
+            form = {
+                key: values[0]
+                for key, values in parse_qs(body.decode(), keep_blank_values=True).items()
+            }
+            name, access, mode = form["UserId"], form.get("AccessString"), _mode(form)
+            if operation == "CreateUser":
+                if form["UserName"] != name or form["Engine"] not in ("redis", "valkey"):
+                    raise Refusal("InvalidParameterValue", 400, "UserName or Engine")
+                user = self.backend.create(service, name, access, mode)
+                return _xml(operation, _element_texts(user.described()))
             if operation == "ModifyUser":
-                passwords = [
-                    form[key][0] for key in sorted(form) if key.startswith("Passwords.member.")
-                ]
-                user = self.backend.change(service, name, passwords)
+                user = self.backend.change(service, name, access, mode)
                 return _xml(operation, _element_texts(user.described()))
             user = self.backend.user(service, name)
             if user is None:
                 raise Refusal("UserNotFound", 404, f"User {name} not found.")
             texts = _element_texts(user.described())
             return _xml(operation, f"<Users><member>{texts}</member></Users>")
-        if service == "memorydb" and operation in ("DescribeUsers", "UpdateUser"):
+        if service == "memorydb" and operation in ("DescribeUsers", "CreateUser", "UpdateUser"):
             order = json.loads(body)
-            if operation == "UpdateUser":
-                mode = order["AuthenticationMode"]
-                if mode["Type"] != "password":
-                    raise Refusal("InvalidParameterValue", 400, "Type")
-                user = self.backend.change(service, order["UserName"], mode["Passwords"])
+            name, access = order["UserName"], order.get("AccessString")
+            mode = order.get("AuthenticationMode")
+            if operation == "CreateUser":
+                user = self.backend.create(service, name, access, mode)
                 return json.dumps({"User": user.described()}).encode()
-            user = self.backend.user(service, order["UserName"])
+            if operation == "UpdateUser":
+                user = self.backend.change(service, name, access, mode)
+                return json.dumps({"User": user.described()}).encode()
+            user = self.backend.user(service, name)
             if user is None:
-                raise Refusal("UserNotFound", 404, f"User {order['UserName']} not found.")
+                raise Refusal("UserNotFound", 404, f"User {name} not found.")
             return json.dumps({"Users": [user.described()]}).encode()
         return None
+
+
+def _mode(form: dict):
+    """The AuthenticationMode of a form; None if it has none."""
+    prefix = "AuthenticationMode."
+    if prefix + "Type" not in form:
+        return None
+    passwords = [form[key] for key in sorted(form) if key.startswith(prefix + "Passwords.member.")]
+    return {"Type": form[prefix + "Type"]} | ({"Passwords": passwords} if passwords else {})
 
 
 def _operation(environ, body: bytes) -> tuple:

@@ -1,23 +1,26 @@
-// The servers of a rotation: where a new password is tried out, and, if they are one's own, where it is
-// set. Each question has a connection of its own, over verified TLS: they are seconds or minutes apart.
+// Servers that are logged in to: to try a password out, and, where they are one's own, to change users as
+// their administrator. Each question has a connection of its own: they are seconds or minutes apart.
 
 import AWS
 import Configuration
 import Glibc
 import Identity
 import Rotation
+import Server
 import Transport
 
 /// How servers are connected to.
-struct RotationServers {
+struct ServerLogins {
     /// For TCP and TLS of one address, and for each answer.
     private static let patience: Duration = .seconds(10)
-    private static let connectionName = "redis-auth-proxy-rotate"
 
     let addresses: [HostAndPort]
     /// nil: that of the address.
     let serverName: String?
-    let tls: TLSContext
+    /// nil: plaintext, for the logins of whoever logs in so anyway.
+    let tls: TLSContext?
+    /// What the server's CLIENT LIST shows.
+    let connectionName: String
 
     /// Reads `rediss://HOST[:PORT]`.
     static func address(_ url: String) throws(RotationFailure) -> HostAndPort {
@@ -41,7 +44,8 @@ struct RotationServers {
 
     /// A connection that is logged in, or the server's refusal.
     enum Login {
-        case accepted(ServerConnection)
+        /// With the answer to HELLO.
+        case accepted(ServerConnection, ServerReply)
         case refused(String)
     }
 
@@ -50,9 +54,9 @@ struct RotationServers {
     ) throws(RotationFailure) -> Login {
         let connection = try connect(to: address)
         let reply = try answer(of: address) { deadline throws(ConnectionFailure) in
-            try connection.login(credential, name: Self.connectionName, until: deadline)
+            try connection.login(credential, name: connectionName, until: deadline)
         }
-        if reply.value("proto") != nil { return .accepted(connection) }
+        if reply.value("proto") != nil { return .accepted(connection, reply) }
         guard case .error(let words) = reply else {
             throw RotationFailure(
                 .unavailable, "\(address): its answer is not an answer to HELLO",
@@ -106,7 +110,7 @@ struct RotationServers {
     }
 }
 
-extension RotationServers: LoginTest {
+extension ServerLogins: LoginTest {
     /// Accepted if all servers accept it.
     func login(_ userName: String, _ password: Secret) throws(RotationFailure) -> LoginAnswer {
         for address in addresses {
@@ -116,5 +120,49 @@ extension RotationServers: LoginTest {
             }
         }
         return .accepted
+    }
+}
+
+extension ServerLogins {
+    /// The server of an upstream, reached as the proxy reaches it.
+    ///
+    /// - Parameter addresses: in place of the upstream's own.
+    init(
+        _ upstream: UpstreamSettings, addresses: [HostAndPort] = []
+    ) throws(RotationFailure) {
+        do {
+            let target = try UpstreamTarget(upstream)
+            self.init(
+                addresses: addresses.isEmpty ? [upstream.address] : addresses,
+                serverName: addresses.isEmpty || upstream.hasServerName ? target.serverName : nil,
+                tls: target.tls, connectionName: "redis-auth-proxy-users")
+        } catch {
+            throw RotationFailure(.unusable, "upstream \(upstream.name): \(error)")
+        }
+    }
+
+    /// An administrator's password is sent over verified TLS only.
+    static func wantsTLS(_ upstream: UpstreamSettings) -> RotationFailure {
+        RotationFailure(
+            .unusable,
+            "upstream \(upstream.name) (\(upstream.address)): wanted TLS, got tls: off",
+            advice: "an administrator's password is sent over verified TLS only")
+    }
+}
+
+extension UpstreamSettings {
+    fileprivate var hasServerName: Bool {
+        if case .on(let tls) = tls { tls.serverName != nil } else { false }
+    }
+}
+
+extension AWSAccess {
+    /// With what the process's environment and the shared files say.
+    convenience init(profile: String?) throws(RotationFailure) {
+        do throws(AWSFailure) {
+            self.init(AWSClient(try AWSSettings(.ofProcess(), profile: profile)))
+        } catch {
+            throw RotationFailure(error)
+        }
     }
 }
