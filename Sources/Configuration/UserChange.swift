@@ -106,9 +106,10 @@ package struct ServerUserChange: UserChange, Equatable {
             }
         }
         var sanitizing: [String] = []
-        let skips = access.rules.last {
-            if case .sanitizePayload = $0.rule { true } else { false }
-        }?.rule == .sanitizePayload(false)
+        let skips =
+            access.rules.last {
+                if case .sanitizePayload = $0.rule { true } else { false }
+            }?.rule == .sanitizePayload(false)
         let isKnown = actual?.flags.contains { $0.hasSuffix("sanitize-payload") } ?? skips
         if isKnown, (actual?.flags.contains("skip-sanitize-payload") ?? false) != skips {
             authentication.append(

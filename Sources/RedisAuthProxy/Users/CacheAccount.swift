@@ -127,7 +127,8 @@ struct CacheAccount: DeclaredAccount {
         guard user.authentication == "password" else { return (.refused, []) }
         guard user.isInGroup else {
             return (
-                .unknown("it is in no \(isElastiCache ? "user group" : "ACL"), and no server knows it"),
+                .unknown(
+                    "it is in no \(isElastiCache ? "user group" : "ACL"), and no server knows it"),
                 []
             )
         }

@@ -25,7 +25,8 @@ struct ServerAccount: DeclaredAccount {
         // Whoever confirmed the one did not confirm the other.
         guard let planned = change as? ServerUserChange, planned == now else {
             throw RotationFailure(
-                .superseded, "user \(userName) at \(address) was changed by somebody else meanwhile",
+                .superseded,
+                "user \(userName) at \(address) was changed by somebody else meanwhile",
                 advice: "look at the changes again")
         }
         try session.setUser(userName, now.rules)

@@ -162,8 +162,9 @@ final class UserPlaces {
         _ user: UserSettings, _ declared: AccessString, _ upstream: UpstreamSettings,
         _ report: UsersReport
     ) throws(RotationFailure) -> any DeclaredAccount {
-        var service = upstream.address.host.lowercased().split(separator: ".")
-            .contains("memorydb") ? IAMSource.Service.memoryDB : .elastiCache
+        var service =
+            upstream.address.host.lowercased().split(separator: ".")
+                .contains("memorydb") ? IAMSource.Service.memoryDB : .elastiCache
         var source: IAMSource?
         if case .iam(let iam) = user.credentials { source = iam }
         if let given = command.service ?? source?.service { service = given }

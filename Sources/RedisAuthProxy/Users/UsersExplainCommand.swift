@@ -84,7 +84,9 @@ struct UsersExplainCommand: ParsableCommand {
     }
 
     func validate() throws {
-        guard !command.isEmpty else { throw ValidationError("COMMAND: wanted a command, got none.") }
+        guard !command.isEmpty else {
+            throw ValidationError("COMMAND: wanted a command, got none.")
+        }
         if offline, admin.administrator != nil {
             throw ValidationError("--offline asks no server: leave the administrator out.")
         }

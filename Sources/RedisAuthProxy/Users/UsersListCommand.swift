@@ -90,7 +90,8 @@ struct UsersListCommand: ParsableCommand {
         }
         return User(
             name: user.name, userName: user.userName, upstream: upstream.name,
-            address: "\(upstream.address)", authentication: user.credentials.isIAM ? "iam" : "password",
+            address: "\(upstream.address)",
+            authentication: user.credentials.isIAM ? "iam" : "password",
             credentials: "\(user.credentials)", clients: clients,
             accessString: user.accessString?.text)
     }

@@ -1,6 +1,6 @@
 """A TLS server between the proxy and redis-server that records every byte and can misbehave.
 
-    proxy ── TLS ──► Relay ── TLS ──► redis-server
+    proxy ── TLS ──► Relay ── TLS ──► redis-server, or a server that has no TLS
                      │ records both directions, connection by connection
                      └ holds replies back, or cuts after n bytes of them
 
@@ -97,8 +97,10 @@ class Relay:
         recording = Recording()
         self.recordings.append(recording)
         try:
+            context = self.server.client_context
             server_reader, server_writer = await asyncio.open_connection(
-                *self.server.address, ssl=self.server.client_context, server_hostname="localhost"
+                *self.server.address, ssl=context,
+                server_hostname="localhost" if context else None,
             )
         except OSError:
             writer.transport.abort()
