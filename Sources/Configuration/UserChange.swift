@@ -164,7 +164,8 @@ package enum PasswordKnowledge: Sendable, Equatable {
 package struct CacheUserChange: UserChange, Equatable {
     package enum Authentication: Sendable, Equatable {
         case iam
-        /// `kept`: passwords beside the declared one that the user has and is to keep, 0 or 1.
+        /// `kept`: passwords beside the declared one that the user has, as far as is known, and is to
+        /// keep, 0 or 1.
         case password(PasswordKnowledge, kept: Int)
     }
 
@@ -219,28 +220,42 @@ package struct CacheUserChange: UserChange, Equatable {
             warning = nil
             return
         }
-        let others = max(0, actual.passwordCount - kept - (knowledge == .accepted ? 1 : 0))
         var texts: [String] = []
-        var warning: String?
+        var others = max(0, actual.passwordCount - kept)
         switch knowledge {
-        case .unknown(let reason) where !sets:
-            warning =
-                "whether its password is the declared one cannot be found out: \(reason); give"
-                + " --set-passwords to set it"
-        case .accepted where !sets: break
-        default: texts.append("the declared password becomes one of its passwords")
+        case .accepted:
+            others = max(0, others - 1)
+            if sets { texts.append("the declared password becomes one of its passwords") }
+        case .refused: texts.append("the declared password becomes one of its passwords")
+        case .unknown(let reason):
+            guard sets else {
+                authentication = []
+                setsAuthentication = false
+                warning =
+                    "whether its password is the declared one cannot be found out: \(reason); give"
+                    + " --set-passwords to set it"
+                return
+            }
+            texts.append(
+                kept == 0
+                    ? "the declared password becomes its only one"
+                    : "the declared password becomes one of its two, beside that of a rotation")
         }
-        if warning == nil, others > 0, !keepsOthers || !texts.isEmpty {
+        if others > 0, !keepsOthers || !texts.isEmpty {
             guard !keepsOthers else {
                 throw Impossible(
                     reason: "its service replaces all passwords of a user at once, and nobody"
                         + " knows the others: leave --keep-other-passwords out, or set the"
                         + " password by hand")
             }
-            texts.append("\(others) other password\(others == 1 ? " is" : "s are") no longer good")
+            // Of one that could not be tried out nobody knows whether it is another.
+            if knowledge == .accepted || knowledge == .refused {
+                texts.append(
+                    "\(others) other password\(others == 1 ? " is" : "s are") no longer good")
+            }
         }
+        warning = nil
         authentication = texts
         setsAuthentication = !texts.isEmpty
-        self.warning = warning
     }
 }

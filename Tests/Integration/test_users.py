@@ -49,9 +49,10 @@ class Estate:
         """The password that it is declared with."""
         password = password or new_password()
         credentials = {"password_file": str(self.write(name, password))}
-        self.users[name] = {"upstream": "cache", "credentials": credentials} | settings
+        declared = {"upstream": "cache", "credentials": credentials}
         if access is not None:
-            self.users[name]["access_string"] = access
+            declared["access_string"] = access
+        self.users[name] = declared | settings
         return password
 
     @property
@@ -225,8 +226,6 @@ def test_on_a_terminal_it_is_asked(estate, answer, code):
 def test_live_connections_stay_and_have_the_new_permissions(estate):
     password = estate.declare("app2")
     estate.apply("--yes")
-    with estate.server.admin():
-        pass
     client = Client(estate.server.address, tls=estate.server.client_context)
     reader = Client(estate.server.address, tls=estate.server.client_context)
     for each in (client, reader):
@@ -415,9 +414,8 @@ def test_whatever_is_declared_is_as_declared_once_it_is_applied(any_estate, full
     seed = random.randrange(1 << 32)
     dice = random.Random(seed)
     print(f"seed {seed}")
-    for round_ in range(2):
+    for _ in range(2):
         strings = random_access(dice, estate.server, 300 if full_size else 60)
-        before = dict(estate.users)
         for number, access in enumerate(strings):
             estate.declare(f"r{number}", access=access)
         estate.changes()
@@ -426,11 +424,10 @@ def test_whatever_is_declared_is_as_declared_once_it_is_applied(any_estate, full
         again = estate.events()
         assert again[-1]["event"] == "unchanged", (seed, [e for e in again if e["event"] == "plan"])
         assert estate.changes() == sum(event["event"] == "done" for event in events)
-        assert round_ == 0 or before.keys() == estate.users.keys()
         # The server itself makes the same of the words alone.
         with estate.server.admin() as admin:
             for number, access in enumerate(strings):
-                rules = Rules(access)
+                rules = rules_of(access)
                 assert admin.value("ACL", "SETUSER", "words", "reset", *rules) == b"OK"
                 there, here = (
                     [(k, v) for k, v in zip(a[::2], a[1::2]) if k not in (b"passwords", b"flags")]
@@ -440,12 +437,12 @@ def test_whatever_is_declared_is_as_declared_once_it_is_applied(any_estate, full
                     )
                 )
                 assert sorted(map(str, there)) == sorted(map(str, here)), (seed, access)
-            admin.value("ACL", "DELUSER", "words", *(f"r{n}" for n in range(0)))
+            admin.value("ACL", "DELUSER", "words")
     with estate.server.admin() as admin:
         admin.value("ACL", "DELUSER", *(f"r{number}" for number in range(len(strings))))
 
 
-def Rules(access: str) -> list:
+def rules_of(access: str) -> list:
     """Words, a selector as one."""
     rules = []
     for word in access.split():
@@ -482,6 +479,7 @@ def test_a_user_is_made_at_aws(cloud, service, change):
     password = cloud.declare("fresh", access=CLOUD_ACCESS)
     cloud.aws.set(modifying_seconds=0.5)
     flags = ["--service", service]
+    cloud.aws.forget()
     assert "new" in cloud.apply("--dry-run", *flags, admin=[]).stdout
     assert set(cloud.aws.requests()) == {"DescribeUsers"}
     done = cloud.apply("--yes", *flags, admin=[])
@@ -619,13 +617,13 @@ def test_explain_agrees_with_the_server(any_estate, full_size):
     with estate.server.admin() as admin:
         said = [admin.value("ACL", "DRYRUN", user, *command) for user, command in cases]
     file = estate.file
-    estates_call = [binary(), "users", "explain", "--config", file, "--json"]
 
     def explain(case, flags):
         user, command = case
         done = subprocess.run(
-            [*estates_call, *flags, user, *command], capture_output=True, text=True, timeout=60,
-            env=estate.environment, stdin=subprocess.DEVNULL,
+            [binary(), "users", "explain", "--config", file, "--json", *flags, user, *command],
+            capture_output=True, text=True, timeout=60, env=estate.environment,
+            stdin=subprocess.DEVNULL,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -648,7 +646,8 @@ def test_explain_agrees_with_the_server(any_estate, full_size):
                 answer = json.loads(out)
                 source = "access_string of" if flags == ["--offline"] else "ACL DRYRUN of"
                 assert answer["source"].startswith(source)
-                assert answer["warnings"] == [], (seed, access, command, answer)
+                warnings = [each for each in answer["warnings"] if "is off" not in each]
+                assert warnings == [], (seed, access, command, answer)
                 assert answer["reason"] and "(by access_string)" not in answer["reason"]
     assert not disagreements, (seed, len(disagreements), disagreements[:5])
     assert allowed > 50 and denied > 50, (seed, allowed, denied)

@@ -107,6 +107,10 @@ struct CacheAccount: DeclaredAccount {
         if let secrets {
             var knowledge = PasswordKnowledge.unknown("")
             if let user, let actual { (knowledge, kept) = look(secrets, user, actual) }
+            if actual != nil, case .unknown = knowledge {
+                // A rotation that may be under way is not to be disturbed.
+                kept = secrets.keepable.prefix(1).map(\.secret)
+            }
             wanted = .password(knowledge, kept: kept.count)
         }
         do throws(CacheUserChange.Impossible) {
