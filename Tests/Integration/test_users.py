@@ -10,6 +10,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import botocore.exceptions
+import botocore.session
 import pytest
 
 from harness import passwords
@@ -468,6 +470,29 @@ def cloud(start_server):
         made.environment |= made.aws.environment
         yield made
         made.aws.stop()
+
+
+def test_the_stand_in_takes_what_botocore_sends(cloud):
+    """And so what this program sends is what AWS's own tools send."""
+    client = botocore.session.get_session().create_client(
+        "elasticache", region_name="us-east-1", endpoint_url=cloud.aws.url,
+        aws_access_key_id="AKIDEXAMPLE", aws_secret_access_key="secret",
+    )
+    mode = {"Type": "password", "Passwords": [new_password(), new_password()]}
+    made = client.create_user(
+        UserId="made", UserName="made", Engine="valkey", AccessString=CLOUD_ACCESS,
+        AuthenticationMode=mode,
+    )
+    assert made["Authentication"] == {"Type": "password", "PasswordCount": 2}
+    assert made["AccessString"] == CLOUD_ACCESS and made["UserGroupIds"] == []
+    client.modify_user(UserId="made", AuthenticationMode={"Type": "iam"})
+    [described] = client.describe_users(UserId="made")["Users"]
+    assert described["Authentication"]["Type"] == "iam"
+    with pytest.raises(botocore.exceptions.ClientError, match="UserAlreadyExists"):
+        client.create_user(
+            UserId="made", UserName="made", Engine="redis", AccessString=CLOUD_ACCESS,
+            AuthenticationMode=mode,
+        )
 
 
 SERVICES = [("elasticache", "ModifyUser"), ("memorydb", "UpdateUser")]

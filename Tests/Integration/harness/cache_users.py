@@ -375,12 +375,13 @@ class Application:
 
 
 def _mode(form: dict):
-    """The AuthenticationMode of a form; None if it has none."""
-    prefix = "AuthenticationMode."
-    if prefix + "Type" not in form:
-        return None
-    passwords = [form[key] for key in sorted(form) if key.startswith(prefix + "Passwords.member.")]
-    return {"Type": form[prefix + "Type"]} | ({"Passwords": passwords} if passwords else {})
+    """The AuthenticationMode of a form, or the Passwords that stand in its place; None: neither."""
+    for prefix, kind in (("AuthenticationMode.", form.get("AuthenticationMode.Type")), ("", "password")):
+        start = prefix + "Passwords.member."
+        passwords = [form[key] for key in sorted(form) if key.startswith(start)]
+        if kind and (prefix or passwords):
+            return {"Type": kind} | ({"Passwords": passwords} if passwords else {})
+    return None
 
 
 def _operation(environ, body: bytes) -> tuple:
