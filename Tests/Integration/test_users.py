@@ -542,6 +542,15 @@ def test_a_user_at_aws_is_changed_once(cloud, service, change):
 
 
 @pytest.mark.parametrize("service, change", SERVICES)
+def test_an_access_string_that_aws_writes_its_own_way_is_the_same(cloud, service, change):
+    password = cloud.declare("app2", access=CLOUD_ACCESS)
+    access = "on resetchannels -@all +@connection +@read +get ~app:*"
+    cloud.aws.add_user(service, "app2", password, access=access)
+    done = cloud.apply("--service", service, admin=[])
+    assert "nothing to change" in done.stdout and change not in cloud.aws.requests()
+
+
+@pytest.mark.parametrize("service, change", SERVICES)
 def test_passwords_at_aws_are_found_out_by_a_login(cloud, service, change):
     old = new_password()
     cloud.aws.add_user(service, "app2", old, access=CLOUD_ACCESS)
