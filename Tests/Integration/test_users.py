@@ -634,6 +634,7 @@ def random_command(dice: random.Random) -> list:
     ]
 
 
+@pytest.mark.heavy
 def test_explain_agrees_with_the_server(any_estate, full_size):
     """Hundreds of random users and commands: ACL DRYRUN, and what is said with and without it."""
     estate = any_estate
