@@ -8,6 +8,7 @@ import random
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import botocore.exceptions
@@ -206,23 +207,48 @@ def test_without_a_terminal_and_without_yes_nothing_is_changed(estate):
     assert estate.get("app2") is None and estate.changes() == 0
 
 
+@contextmanager
+def asked(estate):
+    """`apply` on a terminal, once it has asked: its process, what it showed, and how to answer."""
+    primary, secondary = pty.openpty()
+    child = subprocess.Popen(
+        [binary(), "users", "apply", "--config", estate.file, *estate.admin],
+        stdin=secondary, stdout=secondary, stderr=secondary, env=estate.environment,
+    )
+    os.close(secondary)
+    try:
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(primary, 4096)
+        yield child, shown, lambda answer: os.write(primary, answer.encode() + b"\n")
+    finally:
+        child.kill()
+        child.wait()
+        os.close(primary)
+
+
 @pytest.mark.parametrize("answer, code", [("y", OK), ("n", UNFINISHED), ("", UNFINISHED)])
 def test_on_a_terminal_it_is_asked(estate, answer, code):
     estate.declare("app2")
-    arguments = [binary(), "users", "apply", "--config", estate.file, *estate.admin]
-    primary, secondary = pty.openpty()
-    child = subprocess.Popen(
-        arguments, stdin=secondary, stdout=secondary, stderr=secondary, env=estate.environment
-    )
-    os.close(secondary)
-    shown = b""
-    while b"[y/N]" not in shown:
-        shown += os.read(primary, 4096)
-    os.write(primary, answer.encode() + b"\n")
-    assert child.wait(30) == code
-    os.close(primary)
+    with asked(estate) as (child, shown, reply):
+        reply(answer)
+        assert child.wait(30) == code
     assert b"+ commands:" in shown
     assert (estate.get("app2") is not None) == (answer == "y")
+
+
+def test_what_somebody_else_changes_meanwhile_is_not_changed(estate):
+    estate.declare("app2")
+    estate.apply("--yes")
+    estate.server.ask("ACL", "SETUSER", "app2", "+del")
+    with asked(estate) as (child, shown, reply):
+        assert b"- commands: del" in shown
+        # As a rotation does, with a password that nobody knew of when it was looked.
+        estate.server.ask("ACL", "SETUSER", "app2", ">" + new_password())
+        estate.changes()
+        reply("y")
+        assert child.wait(30) == UNFINISHED
+    assert estate.changes() == 0 and len(estate.get("app2")[b"passwords"]) == 2
 
 
 def test_live_connections_stay_and_have_the_new_permissions(estate):
@@ -254,6 +280,21 @@ def test_what_was_applied_survives_a_restart(estate):
     password = estate.declare("app2")
     estate.apply("--yes")
     estate.server.restart()
+    assert estate.logs_in("app2", password)
+    assert "nothing to change" in estate.apply().stdout
+
+
+def test_a_server_whose_users_are_in_its_configuration_file(place, start_server):
+    admin = new_password()
+    server = start_server(options={
+        "aclfile": '""', "user": f"admin on >{admin} ~* &* +@all",
+    }, start=False)
+    server.passwords["admin"] = admin
+    server.start()
+    estate = Estate(place, server)
+    password = estate.declare("app2")
+    assert estate.apply("--yes").stderr == ""
+    server.restart()
     assert estate.logs_in("app2", password)
     assert "nothing to change" in estate.apply().stdout
 
