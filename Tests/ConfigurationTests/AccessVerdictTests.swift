@@ -139,7 +139,7 @@ private func keys(_ command: String) throws -> [String] {
         ("zunion -1 a", []),
         ("zunionstore d 2 a b", ["d:w", "a:r", "b:r"]), ("zunionstore d 5 a b", []),
         ("eval s 1 a x", ["a:rw"]), ("eval s 0 a", []), ("fcall_ro f 2 a b", ["a:r", "b:r"]),
-        ("xread count 1 streams a b 0 0", ["a:r", "b:r"]), ("xread count 1", []),
+        ("xread count 1 streams a b 0 0", ["a:r", "b:r"]), ("xread count 1 block", []),
         ("xreadgroup group g c streams a >", ["a:r"]), ("xgroup create a g 0", ["a:w"]),
         ("migrate h 1 a 0 1", ["a:rw"]),
         ("migrate h 1 '' 0 1 auth2 u keys keys a b", ["a:rw", "b:rw"]),

@@ -1,7 +1,6 @@
 """`redis-auth-proxy rotate`: a stand-in for AWS that enforces its rules (harness/cache_users.py), real
 redis-servers behind TLS, and clients behind a proxy that must notice nothing."""
 
-import functools
 import json
 import os
 import signal
@@ -258,9 +257,7 @@ def test_a_pending_password_that_cannot_be_set_makes_room_for_another(place):
 # The stand-in itself, asked by AWS's own client.
 
 
-@functools.cache
 def client(place, service: str):
-    """Made once for a place: that takes longer than a user is `modifying`."""
     return botocore.session.get_session().create_client(
         service, region_name="us-east-1", endpoint_url=place.aws.url, aws_access_key_id="AKIDEXAMPLE",
         aws_secret_access_key="secret", config=Config(retries={"max_attempts": 0}),
