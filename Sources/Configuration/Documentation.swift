@@ -20,7 +20,6 @@ extension Settings {
     /// Every key that a configuration may contain.
     package static var documentation: [DocumentedSetting] {
         rows(Settings.self, "") + rows(LogSettings.self, "log.")
-            + rows(AdminSettings.self, "admin.")
             + rows(UpstreamSettings.self, "upstreams.NAME.")
             + rows(UpstreamTLSSettings.self, "upstreams.NAME.tls.")
             + rows(UserSettings.self, "users.NAME.")
