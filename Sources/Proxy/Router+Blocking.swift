@@ -266,7 +266,9 @@ extension Router {
         upstream.pointee.second = second
         // Nobody is told that it waits for its connection: the first still does its work.
         second.pointee.queue.append(
-            Run(session: owner, replies: 1, bytes: 0, kind: .blocking, since: .never))
+            Run(
+                session: owner, replies: 1, bytes: 0, kind: .blocking,
+                isMuted: upstream.pointee.queue.head.pointee.isMuted, since: .never))
         second.pointee.unsentRuns = 1
         updateSlice(second)
         connect(second)

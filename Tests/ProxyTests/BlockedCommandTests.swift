@@ -463,6 +463,23 @@ struct BlockedCommandTests {
         #expect(!bench.isClosed(client))
     }
 
+    @Test("is not answered by the second connection either where the client wants no replies")
+    func secondIsMuted() throws {
+        let bench = bench()
+        let client = bench.client()
+        bench.send(request("CLIENT", "REPLY", "OFF"), from: client)
+        let asked = try #require(bench.connections.last)
+        _ = bench.handedOver(asked)
+        bench.reply("+OK\r\n", on: asked)
+        bench.send(request(read), from: client)
+        let first = try #require(bench.connections.last)
+        #expect(bench.handedOver(first).contains("XREAD"))
+        let second = try second(bench)
+        bench.reply(entry, on: second)
+        #expect(bench.received(by: client) == "")
+        #expect(!bench.connections.contains(first))
+    }
+
     @Test("goes on waiting on the second connection when the time of the first is over")
     func secondGoesOn() throws {
         let bench = bench()
