@@ -256,6 +256,8 @@ extension Router {
     func beginSecond(of upstream: UpstreamRef) {
         guard let blocked = upstream.pointee.blocked, blocked.request.readsFromNow,
             upstream.pointee.second == nil, upstream.pointee.unsentRuns == 0,
+            // Nothing of ours before it is owed, which the second would not bring.
+            upstream.pointee.queue.count == 1,
             let owner = upstream.pointee.owner, !upstream.pointee.isEnding,
             upstream.pointee.ties.isEmpty
         else { return }
