@@ -773,7 +773,8 @@ final class SimulatedClient {
                 }
                 if wanted.name == "EXEC" { isTransactionRefused = false }
                 if executed.contains(wanted.number) {
-                    return "is told that request \(wanted.number) (\(wanted.name)) was not run, but it was"
+                    return
+                        "is told that request \(wanted.number) (\(wanted.name)) was not run, but it was"
                 }
                 didGetReply(wanted, isError: true)
                 return nil
