@@ -20,11 +20,14 @@ import Transport
         let port = try #require(bound.address.port)
         let endpoint = Endpoint.tcp(host: "127.0.0.1", port: port)
         let taken = try ListeningSocket.bind(to: endpoint, inheriting: sockets)
-        #expect(taken.map(\.descriptor) == [bound.descriptor])
-        #expect(sockets.untaken.isEmpty)
-        // The second listener of that address has to bind, and cannot.
-        #expect(throws: ListenError.self) {
-            try ListeningSocket.bind(to: endpoint, inheriting: sockets)
+        // A socket that nobody holds any more is given back.
+        withExtendedLifetime(taken) {
+            #expect(taken.map(\.descriptor) == [bound.descriptor])
+            #expect(sockets.untaken.isEmpty)
+            // The second listener of that address has to bind, and cannot.
+            #expect(throws: ListenError.self) {
+                try ListeningSocket.bind(to: endpoint, inheriting: sockets)
+            }
         }
         bound.close()
     }
