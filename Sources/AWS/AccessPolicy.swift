@@ -6,6 +6,12 @@
 //   secrets_manager    secretsmanager:GetSecretValue on the secret
 //                      kms:Decrypt           on its key, for that secret only, if the key is one's own
 //
+// Whoever changes users and their secrets needs other permissions, and a role of its own:
+//
+//   rotate             the four of the steps on each secret; DescribeUsers, and ModifyUser or UpdateUser,
+//                      on its user, if that is one of AWS's
+//   users apply        those and CreateUser on each declared user; GetSecretValue on its secret
+//
 // Permissions of one role add up: with two users of two caches in one document each user is allowed at
 // each cache, and only the caches' user groups keep them apart. Whoever minds asks for one document
 // per user and gives each a role.
@@ -40,7 +46,7 @@ package struct AccessPolicy: Sendable {
 
     private struct Statement: Encodable {
         var sid: String
-        var action: String
+        var actions: [String]
         var resource: Set<String> = []
         var condition: [String: [String: [String]]]?
 
@@ -56,7 +62,11 @@ package struct AccessPolicy: Sendable {
             var container = encoder.container(keyedBy: CodingKeys.self)
             try container.encode(sid, forKey: .sid)
             try container.encode("Allow", forKey: .effect)
-            try container.encode(action, forKey: .action)
+            if actions.count == 1 {
+                try container.encode(actions[0], forKey: .action)
+            } else {
+                try container.encode(actions, forKey: .action)
+            }
             try container.encode(resource.sorted(), forKey: .resource)
             try container.encodeIfPresent(condition, forKey: .condition)
         }
@@ -75,10 +85,9 @@ package struct AccessPolicy: Sendable {
     /// - Parameter users: the ACL users' names and sources; those that need nothing of AWS are left
     ///   out.
     package init(_ users: [(name: String, source: CredentialSource)], in scope: Scope) {
-        var elastiCache = Statement(sid: "ElastiCacheConnect", action: "elasticache:Connect")
-        var memoryDB = Statement(sid: "MemoryDBConnect", action: "memorydb:Connect")
-        var secrets = Statement(sid: "ReadSecrets", action: "secretsmanager:GetSecretValue")
-        var secretRegions: Set<String> = []
+        var elastiCache = Statement(sid: "ElastiCacheConnect", actions: ["elasticache:Connect"])
+        var memoryDB = Statement(sid: "MemoryDBConnect", actions: ["memorydb:Connect"])
+        var secrets = SecretsStatement()
         for (name, source) in users {
             switch source {
             case .passwordFile, .passwordEnvironment: break
@@ -97,29 +106,122 @@ package struct AccessPolicy: Sendable {
                     memoryDB.resource.formUnion(["\(arn):cluster/\(cache)", "\(arn):user/\(user)"])
                 }
             case .secretsManager(let secret):
-                secrets.resource.insert(Self.arn(of: secret, scope))
-                secretRegions.insert(Self.region(of: secret, scope))
+                secrets.add(secret, scope)
             }
         }
-        statements = [elastiCache, memoryDB, secrets].filter { !$0.resource.isEmpty }
-        guard !secrets.resource.isEmpty, !scope.keys.isEmpty else { return }
-        statements.append(
-            Statement(
-                sid: "DecryptSecrets", action: "kms:Decrypt", resource: Set(scope.keys),
-                condition: [
-                    "StringEquals": [
-                        "kms:ViaService": secretRegions.sorted().map {
-                            "secretsmanager.\($0).\(Partition(region: $0).dnsSuffix)"
-                        }
-                    ],
-                    "StringLike": ["kms:EncryptionContext:SecretARN": secrets.resource.sorted()],
-                ]))
+        statements =
+            [elastiCache, memoryDB].filter { !$0.resource.isEmpty } + secrets.statements(scope)
+    }
+
+    /// What changes users and secrets.
+    package enum Change: Sendable {
+        /// `rotate`, by hand or as a function.
+        case rotation
+        /// `users apply`.
+        case users
+    }
+
+    /// A user that is to be changed.
+    package struct ChangedUser: Sendable {
+        package let name: String
+        package let source: CredentialSource
+        /// nil: a server of one's own has it.
+        package let service: IAMSource.Service?
+
+        package init(name: String, source: CredentialSource, service: IAMSource.Service?) {
+            self.name = name
+            self.source = source
+            self.service = service
+        }
+    }
+
+    /// - Parameter users: of a rotation those without a secret are left out.
+    package init(_ change: Change, of users: [ChangedUser], in scope: Scope) {
+        let actions: (elastiCache: [String], memoryDB: [String]) =
+            switch change {
+            case .rotation: (["DescribeUsers", "ModifyUser"], ["DescribeUsers", "UpdateUser"])
+            case .users:
+                (
+                    ["DescribeUsers", "CreateUser", "ModifyUser"],
+                    ["DescribeUsers", "CreateUser", "UpdateUser"]
+                )
+            }
+        var elastiCache = Statement(
+            sid: "ElastiCacheUsers", actions: actions.elastiCache.map { "elasticache:\($0)" })
+        var memoryDB = Statement(
+            sid: "MemoryDBUsers", actions: actions.memoryDB.map { "memorydb:\($0)" })
+        var secrets = SecretsStatement(isChanged: change == .rotation)
+        for user in users {
+            var region: String?
+            switch user.source {
+            case .secretsManager(let secret):
+                secrets.add(secret, scope)
+                region = Self.region(of: secret, scope)
+            case .iam(let iam): region = iam.region
+            case .passwordFile, .passwordEnvironment: break
+            }
+            if change == .rotation {
+                guard case .secretsManager = user.source else { continue }
+            }
+            guard let service = user.service else { continue }
+            let arn = Self.arnPrefix(service.rawValue, region, scope)
+            let name = Self.literal(user.name.lowercased())
+            switch service {
+            case .elastiCache: elastiCache.resource.insert("\(arn):user:\(name)")
+            case .memoryDB: memoryDB.resource.insert("\(arn):user/\(name)")
+            }
+        }
+        statements =
+            [elastiCache, memoryDB].filter { !$0.resource.isEmpty } + secrets.statements(scope)
+    }
+
+    /// What is done with secrets, and with their keys.
+    private struct SecretsStatement {
+        var isChanged = false
+        private var resource: Set<String> = []
+        private var regions: Set<String> = []
+
+        init(isChanged: Bool = false) { self.isChanged = isChanged }
+
+        mutating func add(_ secret: SecretsManagerSource, _ scope: Scope) {
+            resource.insert(AccessPolicy.arn(of: secret, scope))
+            regions.insert(AccessPolicy.region(of: secret, scope))
+        }
+
+        func statements(_ scope: Scope) -> [Statement] {
+            guard !resource.isEmpty else { return [] }
+            let actions =
+                isChanged
+                ? [
+                    "DescribeSecret", "GetSecretValue", "PutSecretValue",
+                    "UpdateSecretVersionStage",
+                ]
+                : ["GetSecretValue"]
+            let secrets = Statement(
+                sid: isChanged ? "RotateSecrets" : "ReadSecrets",
+                actions: actions.map { "secretsmanager:\($0)" }, resource: resource)
+            guard !scope.keys.isEmpty else { return [secrets] }
+            let services = regions.sorted().map {
+                "secretsmanager.\($0).\(Partition(region: $0).dnsSuffix)"
+            }
+            return [
+                secrets,
+                Statement(
+                    sid: isChanged ? "UseKeysOfSecrets" : "DecryptSecrets",
+                    actions: isChanged ? ["kms:Decrypt", "kms:GenerateDataKey"] : ["kms:Decrypt"],
+                    resource: Set(scope.keys),
+                    condition: [
+                        "StringEquals": ["kms:ViaService": services],
+                        "StringLike": ["kms:EncryptionContext:SecretARN": resource.sorted()],
+                    ]),
+            ]
+        }
     }
 
     /// Whether nothing must be allowed.
     package var isEmpty: Bool { statements.isEmpty }
     /// Whether it reads secrets, so that a key may be needed.
-    package var readsSecrets: Bool { statements.contains { $0.sid == "ReadSecrets" } }
+    package var readsSecrets: Bool { statements.contains { $0.sid.hasSuffix("Secrets") } }
     /// Whether this stands somewhere in a resource.
     package func contains(_ placeholder: String) -> Bool {
         statements.contains { $0.resource.contains { $0.contains(placeholder) } }

@@ -5,6 +5,8 @@
 // which any client of the listener becomes whoever it likes, is not. Where the service keeps those
 // commands to itself, as AWS does, nothing is said.
 
+package import Identity
+
 extension AccessString {
     /// Commands with which a client that may use them owns the server, or what else it holds.
     private static let takeover = [
@@ -33,16 +35,20 @@ extension AccessString {
     }
 }
 
-/// Whether a server of that name is ElastiCache's or MemoryDB's, as far as a name can tell.
+/// Which of AWS's services a server of that name is, as far as a name can tell; nil: neither.
 /// Source: the endpoints that both services give, such as `….cache.amazonaws.com`.
-package func isManagedByAWS(host: String) -> Bool {
+package func managingService(host: String) -> IAMSource.Service? {
     let name = host.lowercased()
     guard name.hasSuffix(".amazonaws.com") || name.hasSuffix(".amazonaws.com.cn") else {
-        return false
+        return nil
     }
     let labels = name.split(separator: ".")
-    return labels.contains("cache") || labels.contains("memorydb")
+    if labels.contains("memorydb") { return .memoryDB }
+    return labels.contains("cache") ? .elastiCache : nil
 }
+
+/// Whether a server of that name is ElastiCache's or MemoryDB's, as far as a name can tell.
+package func isManagedByAWS(host: String) -> Bool { managingService(host: host) != nil }
 
 private struct AccessLinter {
     var problems: [AccessProblem]

@@ -21,12 +21,18 @@ struct PolicyCommand: ParsableCommand {
             A secret that is given by its name, or by an ARN without its end, ends in -??????, which \
             stands for the six characters that AWS puts there.
 
+            What changes users needs other permissions, and should have a role of its own: --for rotate \
+            is about the secrets of the configuration and the users that they are of, --for users-apply \
+            about all users with an access_string. An administrator's secret is not in the \
+            configuration: whoever reads it also needs GetSecretValue on it.
+
             Permissions of one role add up: in a document for several users of several caches each \
             user is allowed at each. For a role per user, ask with --user.
 
             EXAMPLES
               redis-auth-proxy policy --config /etc/redis-auth-proxy.yaml --account 123456789012
               redis-auth-proxy policy --config proxy.yaml --user app > policy.json
+              redis-auth-proxy policy --config proxy.yaml --for rotate > rotation.json
               aws iam put-role-policy --role-name app --policy-name redis-auth-proxy \\
                   --policy-document file://policy.json
 
@@ -37,6 +43,16 @@ struct PolicyCommand: ParsableCommand {
             """)
 
     @OptionGroup var file: ConfigurationFile
+
+    /// What is to be allowed.
+    enum Purpose: String, ExpressibleByArgument, CaseIterable {
+        case run
+        case rotate
+        case usersApply = "users-apply"
+    }
+
+    @Option(name: .customLong("for"), help: ArgumentHelp("Who needs it.", valueName: "command"))
+    var purpose = Purpose.run
 
     @Option(help: ArgumentHelp("The account of the caches and secrets.", valueName: "id"))
     var account: String?
@@ -90,14 +106,37 @@ struct PolicyCommand: ParsableCommand {
         scope.account = account
         scope.region = try region ?? regionOfAWS()
         scope.keys = kmsKey
-        let policy = AccessPolicy(
-            settings.users.filter { user.isEmpty || user.contains($0.name) }
-                .map { ($0.userName, $0.credentials) }, in: scope)
+        let users = settings.users.filter { user.isEmpty || user.contains($0.name) }
+        let policy: AccessPolicy
+        switch purpose {
+        case .run:
+            policy = AccessPolicy(users.map { ($0.userName, $0.credentials) }, in: scope)
+        case .rotate:
+            policy = AccessPolicy(.rotation, of: users.map { changed($0, settings) }, in: scope)
+        case .usersApply:
+            let declared = users.filter { $0.accessString != nil }
+            policy = AccessPolicy(.users, of: declared.map { changed($0, settings) }, in: scope)
+        }
         guard !policy.isEmpty else {
-            return complain("policy: no credential comes from AWS: nothing must be allowed")
+            let reason =
+                switch purpose {
+                case .run: "no credential comes from AWS"
+                case .rotate: "no credential is a secret of Secrets Manager"
+                case .usersApply: "no user with an access_string is one of AWS's or has a secret"
+                }
+            return complain("policy: \(reason): nothing must be allowed")
         }
         say(String(policy.json.dropLast()))
         explain(policy)
+    }
+
+    private func changed(
+        _ user: UserSettings, _ settings: Settings
+    ) -> AccessPolicy.ChangedUser {
+        var service = managingService(host: settings.upstreams[user.upstream].address.host)
+        if case .iam(let iam) = user.credentials { service = iam.service }
+        return AccessPolicy.ChangedUser(
+            name: user.userName, source: user.credentials, service: service)
     }
 
     /// What the shared files are needed for here is the region alone; an instance is not asked.
@@ -128,7 +167,8 @@ struct PolicyCommand: ParsableCommand {
         }
         if policy.readsSecrets, kmsKey.isEmpty {
             complain(
-                "policy: a secret that is encrypted with a key of your own also takes kms:Decrypt:"
+                "policy: a secret that is encrypted with a key of your own also takes"
+                    + " \(purpose == .rotate ? "kms:Decrypt and kms:GenerateDataKey" : "kms:Decrypt"):"
                     + " give --kms-key")
         }
     }

@@ -8,7 +8,7 @@ private struct Document: Decodable {
     struct Statement: Decodable {
         var sid: String
         var effect: String
-        var action: String
+        var actions: [String]
         var resource: [String]
         var condition: [String: [String: [String]]]?
 
@@ -19,6 +19,19 @@ private struct Document: Decodable {
             case resource = "Resource"
             case condition = "Condition"
         }
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: CodingKeys.self)
+            sid = try container.decode(String.self, forKey: .sid)
+            effect = try container.decode(String.self, forKey: .effect)
+            let one = try? container.decode(String.self, forKey: .action)
+            actions = try one.map { [$0] } ?? container.decode([String].self, forKey: .action)
+            resource = try container.decode([String].self, forKey: .resource)
+            condition = try container.decodeIfPresent(
+                [String: [String: [String]]].self, forKey: .condition)
+        }
+
+        var action: String { actions.joined(separator: " ") }
     }
 
     var version: String
@@ -61,7 +74,10 @@ private struct Document: Decodable {
     private func statements(
         _ users: [(String, CredentialSource)], _ scope: AccessPolicy.Scope
     ) throws -> [Document.Statement] {
-        let policy = AccessPolicy(users.map { (name: $0.0, source: $0.1) }, in: scope)
+        try statements(of: AccessPolicy(users.map { (name: $0.0, source: $0.1) }, in: scope))
+    }
+
+    private func statements(of policy: AccessPolicy) throws -> [Document.Statement] {
         let document = try JSONDecoder().decode(Document.self, from: Data(policy.json.utf8))
         #expect(document.version == "2012-10-17")
         #expect(document.statement.allSatisfy { $0.effect == "Allow" && !$0.resource.isEmpty })
@@ -166,6 +182,52 @@ private struct Document: Decodable {
     @Test func `a name cannot mean other names`() throws {
         let found = try statements([("a*b?c$d\"", iam("my-cache"))], scope())
         #expect(found[0].resource[1].hasSuffix(":user:a${*}b${?}c${$}d\""))
+    }
+
+    @Test func `a rotation takes the steps on the secret and the change of its user`() throws {
+        let id = "arn:aws:secretsmanager:eu-west-1:\(Self.account):secret:a-AbC123"
+        let users = [
+            AccessPolicy.ChangedUser(name: "App", source: secret(id), service: .elastiCache),
+            AccessPolicy.ChangedUser(
+                name: "own", source: secret("own", region: "us-east-1"), service: nil),
+            AccessPolicy.ChangedUser(name: "token", source: iam("c"), service: .elastiCache),
+        ]
+        let found = try statements(
+            of: AccessPolicy(.rotation, of: users, in: scope(keys: ["arn:key"])))
+        #expect(found.map(\.sid) == ["ElastiCacheUsers", "RotateSecrets", "UseKeysOfSecrets"])
+        #expect(found[0].actions == ["elasticache:DescribeUsers", "elasticache:ModifyUser"])
+        #expect(found[0].resource == ["arn:aws:elasticache:eu-west-1:\(Self.account):user:app"])
+        #expect(
+            found[1].actions
+                == [
+                    "DescribeSecret", "GetSecretValue", "PutSecretValue",
+                    "UpdateSecretVersionStage",
+                ]
+                .map { "secretsmanager:\($0)" })
+        #expect(
+            found[1].resource
+                == [id, "arn:aws:secretsmanager:us-east-1:\(Self.account):secret:own-??????"])
+        #expect(found[2].actions == ["kms:Decrypt", "kms:GenerateDataKey"])
+        #expect(
+            found[2].condition?["StringLike"] == [
+                "kms:EncryptionContext:SecretARN": found[1].resource
+            ])
+    }
+
+    @Test func `declared users take what makes and changes them, and their secrets to be read`()
+        throws
+    {
+        let users = [
+            AccessPolicy.ChangedUser(name: "app", source: iam("c", .memoryDB), service: .memoryDB),
+            AccessPolicy.ChangedUser(name: "own", source: secret("own"), service: nil),
+        ]
+        let found = try statements(of: AccessPolicy(.users, of: users, in: scope()))
+        #expect(found.map(\.sid) == ["MemoryDBUsers", "ReadSecrets"])
+        #expect(
+            found[0].actions
+                == ["memorydb:DescribeUsers", "memorydb:CreateUser", "memorydb:UpdateUser"])
+        #expect(found[0].resource == ["arn:aws:memorydb:us-east-1:\(Self.account):user/app"])
+        #expect(found[1].actions == ["secretsmanager:GetSecretValue"])
     }
 
     @Test func `nothing of AWS's needs nothing`() {

@@ -106,6 +106,32 @@ def test_one_document_has_everything_of_a_configuration_or_of_a_user():
     }
 
 
+def test_a_rotation_and_a_change_of_users_have_documents_of_their_own(place):
+    user = f"arn:aws:elasticache:us-east-1:{ACCOUNT}:user:app"
+    secret = f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:production/cache/app-??????"
+    example = EXAMPLES / "secrets-manager.yaml"
+    rotation = call("--config", example, "--account", ACCOUNT, "--for", "rotate")
+    assert [(each["Resource"], each["Action"]) for each in json.loads(rotation.stdout)["Statement"]] == [
+        ([user], ["elasticache:DescribeUsers", "elasticache:ModifyUser"]),
+        ([secret], [f"secretsmanager:{step}" for step in (
+            "DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage")]),
+    ]  # fmt: skip
+    assert "kms:GenerateDataKey" in rotation.stderr
+    # Nobody's access is declared there, and then somebody's is.
+    assert call("--config", example, "--for", "users-apply").stdout == ""
+    settings = yaml.safe_load(example.read_text())
+    settings["users"]["app"]["access_string"] = "on ~app:* -@all +get"
+    file = place / "proxy.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    users = call("--config", file, "--account", ACCOUNT, "--for", "users-apply")
+    assert [(each["Resource"], each["Action"]) for each in json.loads(users.stdout)["Statement"]] == [
+        ([user], [f"elasticache:{name}" for name in ("DescribeUsers", "CreateUser", "ModifyUser")]),
+        ([secret], "secretsmanager:GetSecretValue"),
+    ]  # fmt: skip
+    tokens = call("--config", EXAMPLES / "iam-elasticache.yaml", "--for", "rotate")
+    assert tokens.stdout == "" and "nothing must be allowed" in tokens.stderr
+
+
 def test_what_is_not_known_is_said_and_where_it_can_be_given(place):
     settings = yaml.safe_load((EXAMPLES / "iam-elasticache.yaml").read_text())
     del settings["users"]["app"]["credentials"]["iam"]["region"]

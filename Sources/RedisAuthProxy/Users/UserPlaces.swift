@@ -162,9 +162,7 @@ final class UserPlaces {
         _ user: UserSettings, _ declared: AccessString, _ upstream: UpstreamSettings,
         _ report: UsersReport
     ) throws(RotationFailure) -> any DeclaredAccount {
-        var service =
-            upstream.address.host.lowercased().split(separator: ".")
-                .contains("memorydb") ? IAMSource.Service.memoryDB : .elastiCache
+        var service = managingService(host: upstream.address.host) ?? .elastiCache
         var source: IAMSource?
         if case .iam(let iam) = user.credentials { source = iam }
         if let given = command.service ?? source?.service { service = given }
