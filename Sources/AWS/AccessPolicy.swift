@@ -92,18 +92,15 @@ package struct AccessPolicy: Sendable {
             switch source {
             case .passwordFile, .passwordEnvironment: break
             case .iam(let iam):
-                // AWS keeps both in lower case.
                 let cache = Self.literal(iam.cacheName.lowercased())
-                let user = Self.literal(name.lowercased())
+                let user = Self.arn(ofUser: name, of: iam.service, iam.region, scope)
                 let arn = Self.arnPrefix(iam.service.rawValue, iam.region, scope)
                 switch iam.service {
                 case .elastiCache:
                     let kind = iam.isServerless ? "serverlesscache" : "replicationgroup"
-                    elastiCache.resource.formUnion([
-                        "\(arn):\(kind):\(cache)", "\(arn):user:\(user)",
-                    ])
+                    elastiCache.resource.formUnion(["\(arn):\(kind):\(cache)", user])
                 case .memoryDB:
-                    memoryDB.resource.formUnion(["\(arn):cluster/\(cache)", "\(arn):user/\(user)"])
+                    memoryDB.resource.formUnion(["\(arn):cluster/\(cache)", user])
                 }
             case .secretsManager(let secret):
                 secrets.add(secret, scope)
@@ -164,11 +161,10 @@ package struct AccessPolicy: Sendable {
                 guard case .secretsManager = user.source else { continue }
             }
             guard let service = user.service else { continue }
-            let arn = Self.arnPrefix(service.rawValue, region, scope)
-            let name = Self.literal(user.name.lowercased())
+            let arn = Self.arn(ofUser: user.name, of: service, region, scope)
             switch service {
-            case .elastiCache: elastiCache.resource.insert("\(arn):user:\(name)")
-            case .memoryDB: memoryDB.resource.insert("\(arn):user/\(name)")
+            case .elastiCache: elastiCache.resource.insert(arn)
+            case .memoryDB: memoryDB.resource.insert(arn)
             }
         }
         statements =
@@ -243,6 +239,15 @@ package struct AccessPolicy: Sendable {
         let region = region ?? scope.region ?? regionPlaceholder
         let account = scope.account ?? accountPlaceholder
         return "arn:\(Partition(region: region).name):\(service):\(region):\(account)"
+    }
+
+    /// AWS keeps names in lower case.
+    private static func arn(
+        ofUser name: String, of service: IAMSource.Service, _ region: String?, _ scope: Scope
+    ) -> String {
+        let arn = arnPrefix(service.rawValue, region, scope)
+        let user = literal(name.lowercased())
+        return service == .elastiCache ? "\(arn):user:\(user)" : "\(arn):user/\(user)"
     }
 
     /// The sixth part of an ARN is the resource, and the fourth the region.

@@ -164,7 +164,7 @@ final class ClusterCheck: Sendable {
         _ upstream: Upstream, _ addresses: [SocketAddress], _ credential: Credential
     ) -> ClusterShape? {
         // The data plane says what is wrong with the way there.
-        let login = ServerLogin(
+        let login = UpstreamLogin(
             upstream: upstream.settings, credential: credential, timeout: upstream.loginTimeout,
             cancellation: cancellation)
         do throws(ConnectionFailure) {

@@ -36,7 +36,7 @@ struct LoginCheck {
         case .success(let found): addresses = found
         case .failure(let error): return "\(who): \(error)"
         }
-        let login = ServerLogin(
+        let login = UpstreamLogin(
             upstream: upstream, credential: credential, timeout: settings.loginTimeout)
         do throws(ConnectionFailure) {
             let answered = try login.attempt(at: addresses)

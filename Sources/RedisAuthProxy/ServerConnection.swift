@@ -70,6 +70,21 @@ final class ServerConnection {
 
     // MARK: TCP
 
+    /// A connection that is ready for its login.
+    ///
+    /// - Parameters:
+    ///   - context: nil: plaintext.
+    ///   - deadline: for TCP, and again for TLS.
+    static func open(
+        to address: SocketAddress, context: TLSContext?, serverName: String,
+        within deadline: () -> Deadline
+    ) throws(ConnectionFailure) -> ServerConnection {
+        let descriptor = try connect(to: address, until: deadline())
+        return try secure(
+            descriptor, context: context, serverName: serverName, pool: ChunkPool(),
+            until: deadline())
+    }
+
     /// Connects; the descriptor is the caller's.
     static func connect(
         to address: SocketAddress, until deadline: Deadline

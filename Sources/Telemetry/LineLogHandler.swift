@@ -90,15 +90,29 @@ package struct LineLogHandler: LogHandler {
     private func text(message: String, fields: Logger.Metadata) -> String {
         var line = LineBuffer(limit: Self.lineLimit)
         line.appendEscaped(message, limit: Self.messageLimit)
-        for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
-            line.appendWhole(reserving: 0) { field in
-                field.append(" ")
-                field.appendEscaped(key, limit: Self.valueLimit)
-                field.append("=")
-                field.appendQuotedIfNeeded(Self.text(of: value), limit: Self.valueLimit)
+        Self.append(fields, to: &line, reserving: 0)
+        return String(decoding: line.bytes, as: UTF8.self)
+    }
+
+    /// Fields as text, in the order of their names.
+    private static func append(
+        _ fields: Logger.Metadata, to line: inout LineBuffer, reserving: Int
+    ) {
+        for place in places(of: fields) {
+            line.appendWhole(reserving: reserving) { field in
+                field.append(UInt8(ascii: " "))
+                field.appendEscaped(fields.keys[place], limit: valueLimit)
+                field.append(UInt8(ascii: "="))
+                field.appendQuotedIfNeeded(text(of: fields.values[place]), limit: valueLimit)
             }
         }
-        return String(decoding: line.bytes, as: UTF8.self)
+    }
+
+    /// In the order of their names. Places and not the fields themselves: moving those about costs more
+    /// than the rest of the line.
+    private static func places(of fields: Logger.Metadata) -> [Logger.Metadata.Index] {
+        let keys = fields.keys
+        return fields.indices.sorted { keys[$0] < keys[$1] }
     }
 
     /// The record as bytes, newline included. Fields stand in the order of their names.
@@ -107,9 +121,6 @@ package struct LineLogHandler: LogHandler {
         fields: Logger.Metadata
     ) -> [UInt8] {
         var line = LineBuffer(limit: Self.lineLimit - 1)
-        // Places and not the fields themselves: moving those about costs more than the rest of the line.
-        let (keys, values) = (fields.keys, fields.values)
-        let sorted = fields.indices.sorted { keys[$0] < keys[$1] }
         switch policy.format {
         case .text:
             line.appendTimestamp(seconds: seconds, nanoseconds: nanoseconds)
@@ -119,14 +130,7 @@ package struct LineLogHandler: LogHandler {
             line.appendEscaped(label, limit: Self.valueLimit)
             line.append(": ")
             line.appendEscaped(message, limit: Self.messageLimit)
-            for place in sorted {
-                line.appendWhole(reserving: " …".utf8.count) { field in
-                    field.append(UInt8(ascii: " "))
-                    field.appendEscaped(keys[place], limit: Self.valueLimit)
-                    field.append(UInt8(ascii: "="))
-                    field.appendQuotedIfNeeded(Self.text(of: values[place]), limit: Self.valueLimit)
-                }
-            }
+            Self.append(fields, to: &line, reserving: " …".utf8.count)
             if line.isCut { line.append(" …") }
         case .json:
             line.append("{\"time\":\"")
@@ -137,7 +141,8 @@ package struct LineLogHandler: LogHandler {
             line.appendJSON(label, limit: Self.valueLimit)
             line.append(",\"message\":")
             line.appendJSON(message, limit: Self.messageLimit)
-            for place in sorted where !Self.reservedKeys.contains(keys[place]) {
+            let (keys, values) = (fields.keys, fields.values)
+            for place in Self.places(of: fields) where !Self.reservedKeys.contains(keys[place]) {
                 line.appendWhole(reserving: ",\"cut\":true}".utf8.count) { field in
                     field.append(UInt8(ascii: ","))
                     field.appendJSON(keys[place], limit: Self.valueLimit)

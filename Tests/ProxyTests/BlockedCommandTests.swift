@@ -96,17 +96,25 @@ struct BlockedCommandTests {
         #expect(bench.received(by: client) == "*-1\r\n")
     }
 
-    @Test("lets the login that is nearly due go first")
-    func loginFirst() throws {
-        let bench = bench()
+    /// A command that waits for a login which is nearly due and goes first.
+    private func behindLogin(
+        _ bench: Bench, _ timeout: String
+    ) throws -> (client: SessionRef, own: UpstreamRef) {
         let client = bench.client()
         bench.send(request("WATCH", "k"), from: client)
         let own = try #require(bench.connections.last)
         _ = bench.handedOver(own)
         bench.reply("+OK\r\n", on: own)
         bench.advance(88)
-        bench.send(request("BLPOP", "queue", "0"), from: client)
+        bench.send(request("BLPOP", "queue", timeout), from: client)
         #expect(bench.handedOver(own) == login)
+        return (client, own)
+    }
+
+    @Test("lets the login that is nearly due go first")
+    func loginFirst() throws {
+        let bench = bench()
+        let (_, own) = try behindLogin(bench, "0")
         bench.reply(Bench.helloReply, on: own)
         #expect(try slice(bench.handedOver(own)) > 80)
     }
@@ -333,14 +341,7 @@ struct BlockedCommandTests {
     @Test("waits for what is left of its own timeout when its login took a while")
     func loginTakesTime() throws {
         let bench = bench()
-        let client = bench.client()
-        bench.send(request("WATCH", "k"), from: client)
-        let own = try #require(bench.connections.last)
-        _ = bench.handedOver(own)
-        bench.reply("+OK\r\n", on: own)
-        bench.advance(88)
-        bench.send(request("BLPOP", "queue", "50"), from: client)
-        #expect(bench.handedOver(own) == login)
+        let (client, own) = try behindLogin(bench, "50")
         bench.advance(4)
         bench.reply(Bench.helloReply, on: own)
         #expect(abs(try slice(bench.handedOver(own)) - 46) < 0.01)

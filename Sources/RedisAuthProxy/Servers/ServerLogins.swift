@@ -96,11 +96,9 @@ struct ServerLogins {
         var failure = ConnectionFailure(reason: "the name has no address")
         for resolved in resolved {
             do throws(ConnectionFailure) {
-                let descriptor = try ServerConnection.connect(
-                    to: resolved, until: Deadline(after: Self.patience))
-                return try ServerConnection.secure(
-                    descriptor, context: tls, serverName: serverName ?? address.host,
-                    pool: ChunkPool(), until: Deadline(after: Self.patience))
+                return try ServerConnection.open(
+                    to: resolved, context: tls, serverName: serverName ?? address.host
+                ) { Deadline(after: Self.patience) }
             } catch {
                 failure = error
             }

@@ -146,9 +146,8 @@ struct UsersExplainCommand: ParsableCommand {
             guard asked.verdict != nil else { throw Self.usage(error) }
             request = nil
         }
-        if let keys = asked.keys { result.keys = keys.map(Self.shown) }
         let keys = asked.keys ?? request?.keys
-        if asked.keys == nil { result.keys = (keys ?? []).map(Self.shown) }
+        result.keys = (keys ?? []).map(Self.shown)
 
         let dialect = asked.dialect
         let declared = user.accessString.map { $0.reread(dialect) }

@@ -8,7 +8,7 @@ import Server
 import Transport
 
 /// See the head of this file. Blocks.
-struct ServerLogin {
+struct UpstreamLogin {
     /// How the connection appears in CLIENT LIST.
     private static let connectionName = "redis-auth-proxy-check"
 
@@ -38,11 +38,9 @@ struct ServerLogin {
         var reasons: [String] = []
         for address in addresses {
             do throws(ConnectionFailure) {
-                let descriptor = try ServerConnection.connect(
-                    to: address, until: deadline(upstream.connectTimeout))
-                let connection = try ServerConnection.secure(
-                    descriptor, context: target.tls, serverName: target.serverName,
-                    pool: ChunkPool(), until: deadline(upstream.connectTimeout))
+                let connection = try ServerConnection.open(
+                    to: address, context: target.tls, serverName: target.serverName
+                ) { deadline(upstream.connectTimeout) }
                 let hello = try connection.login(
                     credential, name: Self.connectionName, until: deadline(timeout))
                 return Answered(connection: connection, hello: hello)
