@@ -52,7 +52,7 @@ class Authority:
         names: tuple[str, ...] = LOOPBACK_NAMES,
         expired: bool = False,
         client: bool = False,
-        days: int = 30,
+        days: float = 30,
     ) -> Certificate:
         """A certificate for `names` (host names and addresses), in files called after `label`."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -92,7 +92,7 @@ class Authority:
         return files
 
 
-def _validity(days_from: int, days_to: int):
+def _validity(days_from: float, days_to: float):
     now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None, microsecond=0)
     return now + datetime.timedelta(days=days_from), now + datetime.timedelta(days=days_to)
 
