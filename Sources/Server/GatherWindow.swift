@@ -10,7 +10,9 @@
 //
 // For few clients it can only lose: all that could come has come. So it is done only while many
 // different clients have been sending lately. Counting commands instead would mistake four clients
-// in a hurry for many. A worker that is busy for longer than the window never waits.
+// in a hurry for many. Lately means while a reply takes: a client that asks for much at once waits
+// long for it and sends seldom, and fifty of those are many as well. A worker that is busy for longer
+// than the window never waits.
 //
 // How long is a matter of what clients wait anyway. Where a reply takes milliseconds, because each
 // client asks for much at once or because there are a thousand of them, something else is full: the
@@ -21,11 +23,12 @@
 package struct GatherWindow {
     /// How long a turn waits for company at the least, in nanoseconds.
     package static let shortest: UInt64 = 100_000
-    /// The same at the most: what is gathered by then fills several records of the server's.
-    package static let longest: UInt64 = 500_000
+    /// The same at the most: what is gathered by then fills a dozen records of the server's.
+    package static let longest: UInt64 = 1_000_000
     /// A window is this part of the time that a reply takes, between the two.
     package static let share: UInt64 = 6
-    /// Over which time clients are counted, in nanoseconds: a few round trips of a busy client.
+    /// Over which time clients are counted at the least, in nanoseconds: a few round trips of a busy
+    /// client. Where replies take longer, it is as long as one of them takes.
     package static let period: UInt64 = 2_000_000
     /// So many different clients in a period are many.
     package static let manyClients: UInt64 = 16
@@ -67,9 +70,10 @@ package struct GatherWindow {
     @inline(__always)
     package mutating func endTurn(at now: UInt64) -> Bool {
         let elapsed = now &- periodStart
-        if elapsed < Self.period { return false }
+        let period = max(Self.period, delay)
+        if elapsed < period { return false }
         // A turn may be longer than a period, and a sleep much longer.
-        let many = clients &* Self.period >= elapsed &* Self.manyClients
+        let many = clients &* period >= elapsed &* Self.manyClients
         periodStart = now
         // Never 0, which is nobody's period.
         number = number == .max ? 1 : number + 1

@@ -99,6 +99,16 @@ private struct Turns {
         }
     }
 
+    @Test func `opens for many clients that ask for much at once and wait long for it`() {
+        var turns = Turns()
+        // Three of them every millisecond: six in two milliseconds would be few.
+        for round in 0..<200 {
+            turns.window.note(delay: 8 * milliseconds)
+            turns.turn(round * 3 % 48..<round * 3 % 48 + 3, after: milliseconds)
+        }
+        #expect(turns.window.length >= GatherWindow.longest * 7 / 8)
+    }
+
     @Test func `becomes short again when replies are quick again`() {
         var turns = Turns()
         for delay in [5 * milliseconds, milliseconds / 10] {
