@@ -82,6 +82,7 @@ package final class TLSContext: Sendable {
         _ = copenssl_ctx_set_safe_options(raw)
         // Two record buffers of 17 KiB per connection otherwise, also while it is idle.
         _ = copenssl_ctx_set_mode(raw, Int(SSL_MODE_RELEASE_BUFFERS))
+        Self.preferShortKeys(raw)
 
         if let file = settings.caFile {
             if SSL_CTX_load_verify_file(raw, file) != 1 {
@@ -107,6 +108,23 @@ package final class TLSContext: Sendable {
     }
 
     deinit { SSL_CTX_free(raw) }
+
+    /// Offers AES with keys of 128 bits ahead of 256, in TLS 1.3: beyond attack too, and ten rounds
+    /// a block in place of fourteen. Only among what the system's OpenSSL is configured to allow.
+    private static func preferShortKeys(_ raw: OpaquePointer) {
+        let preferred = "TLS_AES_128_GCM_SHA256"
+        guard let ciphers = SSL_CTX_get_ciphers(raw) else { return }
+        let names = (0..<OPENSSL_sk_num(ciphers)).compactMap { index -> String? in
+            guard let cipher = OPENSSL_sk_value(ciphers, index) else { return nil }
+            return SSL_CIPHER_get_name(OpaquePointer(cipher)).map { String(cString: $0) }
+        }
+        // Only the suites of TLS 1.3 have names that begin so.
+        let suites = names.filter { $0.hasPrefix("TLS_") }
+        guard suites.contains(preferred) else { return }
+        let others = suites.filter { $0 != preferred }
+        // The suites were all there before, so this cannot fail.
+        _ = SSL_CTX_set_ciphersuites(raw, ([preferred] + others).joined(separator: ":"))
+    }
 
     private static func loadIdentity(
         _ raw: OpaquePointer,
