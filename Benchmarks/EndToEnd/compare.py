@@ -37,18 +37,20 @@ from server import Server  # noqa: E402
 
 QUICK_PEERS = ["direct-plain", "direct-tls", "haproxy", "ours"]
 UNUSUAL_PEERS = ("dedicated", "no-gather", "one-worker")
+# They vary less than anything else.
+SYSCALL_ROUNDS = 3
 USUAL_PEERS = [name for name in PEERS if name not in UNUSUAL_PEERS]
 
 
 class Cores:
     """Who runs where: the proxy on cores of its own, everybody else on the first one.
 
-    With too few cores for that nothing is pinned.
+    With too few cores for that, or if it is asked for, nothing is pinned.
     """
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, unpinned: bool = False):
         available = sorted(os.sched_getaffinity(0))
-        self.enough = len(available) > workers
+        self.enough = len(available) > workers and not unpinned
         self.first = {available[0]} if self.enough else None
         self.proxy = set(available[1:1 + workers]) if self.enough else None
 
@@ -111,7 +113,7 @@ class Comparison:
     def __init__(self, options, directory: Path):
         self.options = options
         self.directory = directory
-        self.cores = Cores(options.workers)
+        self.cores = Cores(options.workers, options.unpinned)
         self.running = []
         self.missing, self.failures = {}, {}
         self.samples, self.idle = [], []
@@ -152,7 +154,8 @@ class Comparison:
                 for peer in order:
                     self.attempt(scenario.name, peer, number, lambda: self.samples.append(measure(
                         generator, peer, self.server, scenario, number, self.options.warm_up,
-                        self.options.window, self.cores.load_of(peer), self.options.syscalls,
+                        self.options.window, self.cores.load_of(peer),
+                        self.options.syscalls and number < SYSCALL_ROUNDS,
                     )))
         names = [peer.name for peer in peers]
         for number in range(self.options.idle_rounds):
@@ -161,6 +164,7 @@ class Comparison:
         return {
             "quick": self.options.quick, "workers": self.options.workers,
             "rounds": self.options.rounds, "window_seconds": self.options.window,
+            "pinned": self.cores.enough,
             "facts": known, "peers": names, "missing": self.missing, "failures": self.failures,
             "samples": [asdict(sample) for sample in self.samples],
             "idle": [asdict(sample) for sample in self.idle],
@@ -211,6 +215,8 @@ def read_options():
     parser.add_argument("--window", type=float, metavar="SECONDS",
                         help="measured at a time, default 2, quick 0.4")
     parser.add_argument("--workers", type=int, default=1, help="threads of each proxy, default 1")
+    parser.add_argument("--unpinned", action="store_true",
+                        help="let every process run on any core")
     parser.add_argument("--scenarios", metavar="A,B", help="only these")
     parser.add_argument("--peers", metavar="A,B", help="only these")
     parser.add_argument("--idle-rounds", type=int, help="default 1; 0 leaves them out")
@@ -223,7 +229,7 @@ def read_options():
     quick = options.quick
     options.rounds = options.rounds or (1 if quick else 5)
     options.window = options.window or (0.4 if quick else 2.0)
-    options.warm_up = 0.1 if quick else 0.5
+    options.warm_up = 0.1 if quick else 0.3
     options.syscalls = not options.no_syscalls
     if options.idle_rounds is None:
         # Memory hardly varies, and ten thousand handshakes at a relay take their time.

@@ -159,6 +159,7 @@ def markdown(result: dict) -> str:
     lines = [
         f"## {workers} worker thread{'s' if workers > 1 else ''} per proxy,"
         f" {result['rounds']} rounds, windows of {result['window_seconds']} s"
+        + ("" if result["pinned"] else ", nothing pinned to a core")
         + (" (quick: says that it works, not how fast it is)" if result["quick"] else ""),
         "",
         *summary(run),
