@@ -17,6 +17,20 @@ import Transport
     }
 
     @Test(
+        "AES with 128 bits is preferred, and whatever else the server takes is taken",
+        arguments: [
+            (nil, "TLS_AES_128_GCM_SHA256"),
+            ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+            ("TLS_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
+        ])
+    func prefersShortKeys(offered: String?, agreed: String) throws {
+        let server = try ServerContext(ServerSettings(cipherSuites: offered))
+        let pair = try TLSPair(trustingContext(), server)
+        try pair.establish()
+        #expect(pair.stream.peerDescription == "TLSv1.3 \(agreed)")
+    }
+
+    @Test(
         "A name or address in the certificate is accepted",
         arguments: [
             "localhost", "cache.test", "CACHE.test", "a.wild.test", "cache.test.", "127.0.0.1",

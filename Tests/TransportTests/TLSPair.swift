@@ -16,6 +16,8 @@ struct ServerSettings {
     var maximumVersion = TLS1_3_VERSION
     var wantsClientCertificate = false
     var resumes = true
+    /// Of TLS 1.3; nil: OpenSSL's.
+    var cipherSuites: String?
 }
 
 /// The server's side that outlives connections, so that sessions can be resumed.
@@ -32,6 +34,9 @@ final class ServerContext {
         else { throw TestError("the server's certificate does not load") }
         SSL_CTX_ctrl(raw, SSL_CTRL_SET_MIN_PROTO_VERSION, Int(settings.minimumVersion), nil)
         SSL_CTX_ctrl(raw, SSL_CTRL_SET_MAX_PROTO_VERSION, Int(settings.maximumVersion), nil)
+        if let suites = settings.cipherSuites, SSL_CTX_set_ciphersuites(raw, suites) != 1 {
+            throw TestError("no such cipher suites: \(suites)")
+        }
         // A server that verifies clients must name what its sessions are for.
         SSL_CTX_set_session_id_context(raw, "tests", 5)
         if settings.wantsClientCertificate {
