@@ -37,7 +37,7 @@ extension Settings: Section {
             .scalar(
                 "gather", "true or false", "\(Settings.defaults.gather)",
                 "While many clients are active, a worker waits 0.1 ms, or where replies take"
-                    + " milliseconds anyway up to 1 ms, for more commands and replies before it"
+                    + " milliseconds anyway up to 2 ms, for more commands and replies before it"
                     + " goes on, and deals with them together: less CPU here and on the server, and"
                     + " more throughput. A few clients never wait."
             ) { (word, root) throws(Unwanted) in

@@ -23,8 +23,8 @@
 package struct GatherWindow {
     /// How long a turn waits for company at the least, in nanoseconds.
     package static let shortest: UInt64 = 100_000
-    /// The same at the most: what is gathered by then fills a dozen records of the server's.
-    package static let longest: UInt64 = 1_000_000
+    /// The same at the most: whoever waits for it waits for a reply more than ten milliseconds anyway.
+    package static let longest: UInt64 = 2_000_000
     /// A window is this part of the time that a reply takes, between the two.
     package static let share: UInt64 = 6
     /// Over which time clients are counted at the least, in nanoseconds: a few round trips of a busy

@@ -109,7 +109,7 @@ package final class EventLoop {
     /// From the next poll on, a turn begins no sooner than this after the one before it began; 0 as
     /// soon as there is anything to do. What comes meanwhile is dealt with in one turn.
     ///
-    /// - Parameter nanoseconds: in the order of a tenth of a millisecond. Timers may be late by it.
+    /// - Parameter nanoseconds: some milliseconds at the most. Timers may be late by it.
     package func holdTurnsApart(by nanoseconds: UInt64) {
         if nanoseconds > 0 && !sleepsExactly {
             // By default the kernel may add 50 µs to each sleep of a thread; this one is as short.

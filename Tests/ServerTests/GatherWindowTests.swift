@@ -103,7 +103,7 @@ private struct Turns {
         var turns = Turns()
         // Three of them every millisecond: six in two milliseconds would be few.
         for round in 0..<200 {
-            turns.window.note(delay: 8 * milliseconds)
+            turns.window.note(delay: 12 * milliseconds)
             turns.turn(round * 3 % 48..<round * 3 % 48 + 3, after: milliseconds)
         }
         #expect(turns.window.length >= GatherWindow.longest * 7 / 8)
